@@ -1,0 +1,38 @@
+"""Convert ROOT once into a compressed, checksummed node-local cache; train on it for many epochs.
+
+import storagering as sr
+
+dataset = sr.convert("root://server//store/*.root", name="jets")
+table = sr.sql("SELECT count(*) FROM jets")
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from storagering.api import convert
+    from storagering.cache.dataset import Dataset, open_dataset
+    from storagering.catalog.query import sql
+    from storagering.errors import StorageringError
+
+__version__ = "0.1.0"
+__all__ = ["Dataset", "StorageringError", "convert", "open_dataset", "sql"]
+
+_HOMES = {
+    "Dataset": "storagering.cache.dataset",
+    "StorageringError": "storagering.errors",
+    "convert": "storagering.api",
+    "open_dataset": "storagering.cache.dataset",
+    "sql": "storagering.catalog.query",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that ``import storagering`` costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'storagering' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

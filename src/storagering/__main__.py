@@ -1,0 +1,7 @@
+"""``python -m storagering``."""
+
+import sys
+
+from storagering.cli import main
+
+sys.exit(main())

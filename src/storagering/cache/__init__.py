@@ -1,0 +1,1 @@
+"""The node-local cache: chunk stores, manifests, building and publishing datasets."""

@@ -1,0 +1,149 @@
+"""Building a dataset: plan, run, and publish by one rename."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from storagering.cache.layout import Cache
+from storagering.cache.manifest import MANIFEST_NAME, encode_manifest, spec_key
+from storagering.cache.pool import run_tasks
+from storagering.cache.statistics import merge_statistics, statistics_table
+from storagering.cache.store import chunk_store
+from storagering.cache.tasks import Inspection, inspect_sources, plan_build, without_columns
+from storagering.cache.worker import BuildContext, BuiltChunk
+from storagering.errors import SourceChangedError, SpecError
+from storagering.files import publish_directory, rename_file, write_new
+from storagering.formats.root import UnreadableColumnsError
+from storagering.types import Chunk, ConversionSpec, Manifest, SkippedColumn, sha256_hex
+
+_STATISTICS_NAME = "statistics.parquet"
+
+
+class BuildProgress:
+    """What a build tells while it works; subclass it to show something. The default is silent."""
+
+    def start(self, total_entries: int) -> None:
+        """The work is known: so many entries (also called when a build starts over)."""
+
+    def advance(self, entries: int, decoded_bytes: int) -> None:
+        """That much more was read and written."""
+
+    def tell(self, message: str) -> None:
+        """A sentence for the user."""
+
+
+def build_dataset(
+    cache: Cache, name: str, spec: ConversionSpec, urls: Sequence[str], progress: BuildProgress
+) -> tuple[Manifest, bool]:
+    """The dataset of that name and spec: built, or as it is already there.
+
+    Args:
+        urls: the URLs of ``spec.sources`` with whatever secrets they need.
+
+    Returns:
+        The manifest, and whether it was built by this call.
+
+    Raises:
+        SpecError: the name is taken by a dataset of another spec (lists the differences).
+        SourceChangedError: it is there, but a source has changed since.
+        StorageringError: whatever reading or writing raises; nothing is then left behind.
+    """
+    existing = _existing(cache, name, spec, urls)
+    if existing is not None:
+        return existing, False
+    lock = cache.build_lock(name)
+    lock.acquire(cache.settings.lock_timeout_seconds, progress.tell)
+    try:
+        existing = _existing(cache, name, spec, urls)  # the holder we waited for may have built it
+        if existing is not None:
+            return existing, False
+        with cache.staging() as staging:
+            inspection = inspect_sources(urls, spec, cache.settings)
+            manifest = _fill(cache, name, spec, inspection, staging, progress)
+            if not publish_directory(staging, cache.path(name)):
+                return _existing(cache, name, spec, urls) or cache.manifest(name), False
+            return manifest, True
+    finally:
+        lock.release()
+
+
+def _existing(cache: Cache, name: str, spec: ConversionSpec, urls: Sequence[str]) -> Manifest | None:
+    if not cache.contains(name):
+        return None
+    manifest = cache.manifest(name)
+    if manifest.spec_key != spec_key(spec):
+        raise SpecError(
+            f"dataset {name!r} is there already, made otherwise ({_differences(manifest.spec, spec)}); "
+            f"choose another --name, or 'storagering remove {name}' first"
+        )
+    for file, url in zip(manifest.sources, urls, strict=True):
+        if "://" not in url and Path(url).exists() and str(Path(url).stat().st_mtime) != file.version:
+            raise SourceChangedError(
+                f"{file.url} has changed since dataset {name!r} was made from it; "
+                f"'storagering remove {name}' and convert again"
+            )
+    return manifest
+
+
+def _differences(old: ConversionSpec, new: ConversionSpec) -> str:
+    fields = [f for f in ConversionSpec.__dataclass_fields__ if getattr(old, f) != getattr(new, f)]
+    shown = [f"{f}: {str(getattr(old, f))[:80]} there, {str(getattr(new, f))[:80]} asked for" for f in fields[:3]]
+    return "; ".join(shown)
+
+
+def _fill(
+    cache: Cache, name: str, spec: ConversionSpec, inspection: Inspection, staging: Path, progress: BuildProgress
+) -> Manifest:
+    """Write everything into the staging folder; starts over without a column that fails half way."""
+    while True:
+        context, tasks, skipped = plan_build(inspection, spec, cache.settings, str(staging))
+        progress.start(sum(f.entries for f in inspection.files))
+        try:
+            built = run_tasks(context, tasks, cache.settings.workers, progress.advance)
+            break
+        except UnreadableColumnsError as error:
+            progress.tell(f"starting over without {', '.join(error.reasons)}: unreadable further on")
+            inspection = without_columns(inspection, error.reasons, spec)
+            for leftover in staging.iterdir():
+                leftover.unlink()
+    manifest = _describe(name, context, [b for task in built for b in task], inspection.skipped + skipped, staging)
+    write_new(staging / MANIFEST_NAME, encode_manifest(manifest))
+    return cache_round_trip(manifest)
+
+
+def cache_round_trip(manifest: Manifest) -> Manifest:
+    """The manifest as a reader will see it, digest included."""
+    from storagering.cache.manifest import decode_manifest
+
+    return decode_manifest(encode_manifest(manifest), manifest.name)
+
+
+def _describe(
+    name: str, context: BuildContext, built: Sequence[BuiltChunk], skipped: tuple[SkippedColumn, ...], staging: Path
+) -> Manifest:
+    suffix = chunk_store(context.spec.format).suffix
+    chunks: list[Chunk] = []
+    for number, item in enumerate(built):
+        start = chunks[-1].stop if chunks else 0
+        file = f"chunk-{number:06d}{suffix}"
+        rename_file(staging / item.chunk.file, staging / file)
+        chunks.append(replace(item.chunk, start=start, stop=start + item.chunk.stop, file=file))
+    table = statistics_table(context.schema, [b.statistics for b in built])
+    write_new(staging / _STATISTICS_NAME, table)
+    return Manifest(
+        name=name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        software=f"storagering {version('storagering')}",
+        spec=context.spec,
+        spec_key=spec_key(context.spec),
+        schema=context.schema,
+        sources=context.sources,
+        chunks=tuple(chunks),
+        statistics=merge_statistics([b.statistics for b in built], len(context.schema.columns)),
+        chunk_statistics=(_STATISTICS_NAME, sha256_hex(table)),
+        skipped=skipped,
+    )

@@ -1,0 +1,109 @@
+"""An open dataset: what it holds, and its entries as Awkward arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from storagering.cache.layout import Cache, open_cache
+from storagering.cache.store import ChunkReader, chunk_store, read_batch
+from storagering.config import load_settings
+from storagering.errors import SpecError
+from storagering.types import Batch, Chunk, Manifest, Schema
+
+
+class Dataset:
+    """A published dataset. Holds no open files, so it may be sent to other processes.
+
+    Attributes:
+        name: what `open_dataset` calls it.
+        path: its folder.
+        manifest: everything known about it.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.name = manifest.name
+        self.path = path
+        self.manifest = manifest
+
+    @property
+    def num_entries(self) -> int:
+        """Number of entries."""
+        return self.manifest.num_entries
+
+    @property
+    def schema(self) -> Schema:
+        """Its columns; each has ``name``, ``dtype``, ``kind``, ``unit`` and ``doc``."""
+        return self.manifest.schema
+
+    def __len__(self) -> int:
+        return self.num_entries
+
+    def __repr__(self) -> str:
+        return f"<Dataset {self.name!r}: {self.num_entries:,} entries, {len(self.schema.columns)} columns>"
+
+    def open_chunk(self, chunk: Chunk) -> ChunkReader:
+        """A reader of one of ``manifest.chunks``; every byte that it gives was checked.
+
+        Raises:
+            TruncatedError, ChecksumError: the file is not what the manifest says.
+        """
+        store = chunk_store(self.manifest.spec.format)
+        return store.open(self.path / chunk.file, chunk, self.schema)
+
+    def batches(self, columns: Iterable[str] | None = None, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
+        """The chunks that hold entries ``start`` to ``stop``, decoded, whole and in order."""
+        schema = self.schema.select(columns)
+        start, stop = self._range(start, stop)
+        for chunk in self.manifest.chunks:
+            if chunk.start < stop and chunk.stop > start:
+                yield read_batch(self.open_chunk(chunk), schema, chunk.num_entries)
+
+    def arrays(self, columns: Iterable[str] | None = None, start: int = 0, stop: int | None = None) -> Any:
+        """Entries ``start`` to ``stop`` as an Awkward record array, one field a column.
+
+        Values and types equal those of the source, bit for bit.
+
+        Raises:
+            SchemaError: no such column (lists the nearest names).
+            SpecError: the range is not within the dataset.
+            CorruptDataError: the cache is damaged.
+        """
+        import awkward as ak
+
+        from storagering.formats.forms import to_awkward
+
+        schema = self.schema.select(columns)
+        start, stop = self._range(start, stop)
+        pieces = []
+        at = next((c.start for c in self.manifest.chunks if c.stop > start), 0)
+        for batch in self.batches(schema.names, start, stop):
+            pieces.append(to_awkward(batch)[max(0, start - at) : stop - at])
+            at += len(batch)
+        if not pieces:
+            return _no_entries(schema)
+        return pieces[0] if len(pieces) == 1 else ak.concatenate(pieces)
+
+    def _range(self, start: int, stop: int | None) -> tuple[int, int]:
+        stop = self.num_entries if stop is None else min(stop, self.num_entries)
+        if start < 0 or stop < 0:
+            raise SpecError(f"entries {start} to {stop}: count from the start, the dataset has {self.num_entries}")
+        return start, max(start, stop)
+
+
+def _no_entries(schema: Schema) -> Any:
+    from storagering.formats.forms import empty_array, to_awkward, to_batch
+
+    return to_awkward(to_batch(schema, {c.name: empty_array(c) for c in schema.columns}, 0))
+
+
+def open_dataset(name: str, *, cache: Cache | None = None) -> Dataset:
+    """The published dataset of that name.
+
+    Raises:
+        NotFoundError: there is none (lists the nearest names).
+        CorruptDataError: its manifest is damaged.
+    """
+    cache = cache or open_cache(load_settings())
+    return Dataset(cache.path(name), cache.manifest(name))

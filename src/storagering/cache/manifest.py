@@ -1,0 +1,84 @@
+"""The manifest as bytes: canonical JSON that vouches for itself, validated on the way in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from storagering.errors import ChecksumError, FormatError
+from storagering.files import read_file
+from storagering.types import FORMAT_VERSION, ConversionSpec, Manifest, sha256_hex
+
+MANIFEST_NAME = "manifest.json"
+
+
+def spec_key(spec: ConversionSpec) -> str:
+    """sha256 of the spec's canonical JSON: equal specs, and only they, have equal keys."""
+    return sha256_hex(msgspec.json.encode(spec, order="deterministic"))
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Canonical JSON, with the digest of everything else filled in."""
+    bare = msgspec.json.encode(replace(manifest, digest=""), order="deterministic")
+    return msgspec.json.encode(replace(manifest, digest=sha256_hex(bare)), order="deterministic")
+
+
+def decode_manifest(data: bytes, where: str) -> Manifest:
+    """The manifest in those bytes.
+
+    Raises:
+        FormatError: not a manifest, or of another format version.
+        ChecksumError: any bit of it changed.
+    """
+    try:
+        version = msgspec.json.decode(data, type=_VersionProbe).spec.version
+        if version != FORMAT_VERSION:
+            raise FormatError(
+                f"{where} is of format version {version}; this release reads {FORMAT_VERSION}: convert again"
+            )
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise FormatError(f"{where} is not a manifest: {error}") from error
+    if encode_manifest(manifest) != data:
+        raise ChecksumError(
+            f"{where} is damaged: its contents do not match its digest; remove the dataset, convert again"
+        )
+    _check_consistency(manifest, where)
+    return manifest
+
+
+def read_manifest(directory: Path, limit_bytes: int) -> Manifest:
+    """The manifest of a published dataset's folder.
+
+    Raises:
+        NotFoundError: there is none.
+        FormatError, ChecksumError: see `decode_manifest`.
+    """
+    path = directory / MANIFEST_NAME
+    return decode_manifest(read_file(path, limit_bytes), str(path))
+
+
+class _VersionOfSpec(msgspec.Struct):
+    version: int
+
+
+class _VersionProbe(msgspec.Struct):
+    spec: _VersionOfSpec
+
+
+def _check_consistency(manifest: Manifest, where: str) -> None:
+    """Chunks follow each other without gap or overlap, and names are not used twice."""
+    at = 0
+    for chunk in manifest.chunks:
+        if chunk.start != at or chunk.stop <= chunk.start:
+            raise FormatError(
+                f"{where}: chunk {chunk.file} holds entries {chunk.start}-{chunk.stop}, expected from {at}"
+            )
+        at = chunk.stop
+    for names in ([c.name for c in manifest.schema.columns], [c.file for c in manifest.chunks]):
+        if len(set(names)) != len(names):
+            raise FormatError(f"{where}: a name is used twice")
+    if len(manifest.statistics) != len(manifest.schema.columns):
+        raise FormatError(f"{where}: {len(manifest.statistics)} statistics for {len(manifest.schema.columns)} columns")

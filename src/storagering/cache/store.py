@@ -1,0 +1,82 @@
+"""The one contract of chunk stores: a batch becomes the bytes of one file, and comes back checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import xxhash
+
+from storagering.errors import ChecksumError
+from storagering.types import Array, Batch, Chunk, Profile, Schema, StoreFormat
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedChunk:
+    """The bytes of a chunk file; the last two fields are those of `Chunk`."""
+
+    data: bytes
+    trusted_from: int
+    checksum: str
+
+
+class ChunkReader(Protocol):
+    """One chunk file, open; every byte that it returns was checked. Safe to use from several threads."""
+
+    def read_column(self, name: str, out: Array | None = None) -> tuple[Array, ...]:
+        """The parts of one column.
+
+        Args:
+            out: contiguous array to decode the last part into, if it has that part's dtype and shape.
+
+        Raises:
+            ChecksumError: the bytes changed on disk, naming chunk and column.
+            CorruptDataError: they do not hold what the schema says.
+        """
+
+
+class ChunkStore(Protocol):
+    """A file format for chunks."""
+
+    suffix: str
+
+    def encode(self, batch: Batch, profile: Profile) -> EncodedChunk:
+        """The file that holds the batch; the same batch gives the same bytes."""
+
+    def open(self, path: Path, chunk: Chunk, schema: Schema) -> ChunkReader:
+        """Open a chunk file and check what its manifest vouches for.
+
+        Raises:
+            TruncatedError: the file is missing or of another size.
+            ChecksumError: its index or metadata changed on disk.
+        """
+
+
+def chunk_store(store_format: StoreFormat) -> ChunkStore:
+    """The store of that name."""
+    if store_format == "parquet":
+        from storagering.cache.parquet_store import ParquetStore
+
+        return ParquetStore()
+    from storagering.cache.zarr_store import ZarrStore
+
+    return ZarrStore()
+
+
+def read_batch(reader: ChunkReader, schema: Schema, num_entries: int) -> Batch:
+    """All columns of ``schema`` from an open chunk, checked against it."""
+    return Batch(schema, num_entries, {c.name: reader.read_column(c.name) for c in schema.columns}).check()
+
+
+def checksum_of(data: bytes | memoryview) -> str:
+    """XXH3-64 as hex digits."""
+    return xxhash.xxh3_64_hexdigest(data)
+
+
+def damaged(path: Path, where: str, why: str = "its bytes changed on disk") -> ChecksumError:
+    """The error for bytes that differ from their checksum."""
+    return ChecksumError(
+        f"{path.name} of dataset {path.parent.name!r}: {where} is damaged ({why}); "
+        f"remove the dataset with 'storagering remove {path.parent.name}' and convert it again"
+    )

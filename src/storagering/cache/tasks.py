@@ -1,0 +1,249 @@
+"""Planning a build: what the sources hold, which columns come out, how the work is cut into tasks.
+
+The cut depends on the sources and the chunk size only, never on the number of workers: any number of
+them makes the same dataset, byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from storagering.cache.selection import LABEL, Selection
+from storagering.cache.worker import BuildContext, Task
+from storagering.config import Settings
+from storagering.errors import FormatError, SchemaError, SpecError, nearest_names
+from storagering.files import redact_url
+from storagering.formats.arrow import arrow_type
+from storagering.formats.forms import UnsupportedTypeError, assign_keys, describe_column
+from storagering.formats.root import Source, UnreadableColumnsError, open_source
+from storagering.types import Column, ConversionSpec, Schema, SkippedColumn, SourceFile, Span
+
+_PROBE_ENTRIES = 1000
+_INSPECT_THREADS = 8
+#: Chunks' worth of input in one task: enough to outweigh the cost of opening a file.
+_CHUNKS_PER_TASK = 4
+#: One compressed block larger than this many chunks is read in parts, though each part unpacks it again.
+_CHUNKS_PER_READ = 8
+
+
+@dataclass(frozen=True)
+class _Found:
+    file: SourceFile
+    columns: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """All sources as found, and the columns that can be taken from them.
+
+    Attributes:
+        names: columns of the source that are wanted, in its order.
+    """
+
+    urls: tuple[str, ...]
+    files: tuple[SourceFile, ...]
+    names: tuple[str, ...]
+    typenames: dict[str, str]
+    skipped: tuple[SkippedColumn, ...]
+
+
+def inspect_sources(urls: Sequence[str], spec: ConversionSpec, settings: Settings) -> Inspection:
+    """Open every source once and check that all hold the same columns.
+
+    Raises:
+        SchemaError: a column is missing or of another type in some file, naming both, or a
+            name in ``columns`` matches nothing.
+        FormatError: no source holds an entry.
+        NotFoundError, SourceError, CorruptDataError: a file cannot be opened.
+    """
+
+    def look(url: str, label: str | None) -> _Found:
+        with closing(open_source(url, spec.tree, settings)) as source:
+            file = SourceFile(redact_url(url), label, source.tree, source.entries, source.nbytes, source.version)
+            return _Found(file, dict(source.columns))
+
+    with ThreadPoolExecutor(_INSPECT_THREADS) as threads:
+        found = list(threads.map(look, urls, [label for _, label in spec.sources]))
+    if not any(f.file.entries for f in found):
+        trees = ", ".join(f"{f.file.url} ({f.file.tree})" for f in found[:3])
+        raise FormatError(f"there are no entries to convert: {trees} {'is' if len(found) == 1 else 'are'} empty")
+    first = found[0].columns
+    names = _choose(first, spec)
+    skipped = _check_alike(found, names)
+    return Inspection(tuple(urls), tuple(f.file for f in found), names, first, skipped)
+
+
+def _choose(columns: dict[str, str], spec: ConversionSpec) -> tuple[str, ...]:
+    for pattern in spec.columns or ():
+        defined = any(fnmatchcase(name, pattern) for name, _ in spec.define)
+        if not defined and not any(fnmatchcase(name, pattern) for name in columns):
+            raise SchemaError(f"--columns {pattern!r} matches no column{nearest_names(pattern, columns)}")
+    kept = [n for n in columns if spec.columns is None or any(fnmatchcase(n, p) for p in spec.columns)]
+    return tuple(n for n in kept if not any(fnmatchcase(n, p) for p in spec.exclude))
+
+
+def _check_alike(found: Sequence[_Found], names: Iterable[str]) -> tuple[SkippedColumn, ...]:
+    first = found[0]
+    for other in found[1:]:
+        for name in names:
+            have, want = other.columns.get(name), first.columns[name]
+            if have is None:
+                near = nearest_names(name, other.columns)
+                raise SchemaError(
+                    f"{other.file.url} has no column {name!r}, {first.file.url} has{near}; "
+                    f"convert without it: --exclude {name!r}"
+                )
+            if have != want:
+                raise SchemaError(f"column {name!r} is {have} in {other.file.url} and {want} in {first.file.url}")
+    extra = {n: f for f in reversed(found[1:]) for n in f.columns if n not in first.columns}
+    return tuple(SkippedColumn(n, f.columns[n], "it is not in the first file", f.file.url) for n, f in extra.items())
+
+
+def plan_build(
+    inspection: Inspection, spec: ConversionSpec, settings: Settings, staging: str
+) -> tuple[BuildContext, list[Task], tuple[SkippedColumn, ...]]:
+    """The schema, the tasks, and the columns that cannot be had (with ``on_bad_column="skip"``).
+
+    Raises:
+        SpecError: an expression that cannot be evaluated, or a name that is used twice.
+        SchemaError: a bad column under ``on_bad_column="fail"``, or none is left.
+    """
+    number = next(i for i, f in enumerate(inspection.files) if f.entries)
+    file = inspection.files[number]
+    with closing(open_source(inspection.urls[number], file.tree, settings)) as source:
+        probe = _Probe(source, inspection, spec)
+        schema = probe.schema()
+    sizes = _Sizes(probe.bytes_per_entry, spec.chunk_bytes)
+    context = BuildContext(spec, schema, inspection.files, inspection.urls, probe.read_names, staging, settings)
+    pieces = [
+        p
+        for n, f in enumerate(inspection.files)
+        for p in _cut_file(n, f, inspection, probe.read_names, sizes, settings)
+    ]
+    return context, list(_group(pieces, sizes)), probe.skipped
+
+
+class _Probe:
+    """Reads the first entries of a source to learn the types of what will be written."""
+
+    def __init__(self, source: Source, inspection: Inspection, spec: ConversionSpec) -> None:
+        self._source, self._spec = source, spec
+        self._typenames = inspection.typenames
+        self.skipped: tuple[SkippedColumn, ...] = ()
+        self._outputs = list(inspection.names)
+        self._check_names()
+        self._selection = Selection(spec, list(source.columns))
+        hidden = [n for n in self._selection.source_names if n not in self._outputs]
+        self._arrays = self._read([*self._outputs, *hidden])
+        self.read_names = tuple(self._arrays)
+        self.bytes_per_entry = sum(a.nbytes for a in self._arrays.values()) / max(1, self._entries)
+
+    @property
+    def _entries(self) -> int:
+        return min(self._source.entries, _PROBE_ENTRIES)
+
+    def schema(self) -> Schema:
+        spec = self._spec
+        arrays, _ = self._selection.apply(self._arrays, self._entries, 0 if spec.classes else None)
+        wanted = [n for n in self._outputs if n in arrays] + [n for n, _ in spec.define]
+        columns = [c for n in wanted + [LABEL] * bool(spec.classes) if (c := self._describe(n, arrays[n]))]
+        if not columns:
+            raise SchemaError(f"{self._source.url}: no column is left to convert ({len(self.skipped)} cannot be read)")
+        return assign_keys(columns)
+
+    def _check_names(self) -> None:
+        defined = [name for name, _ in self._spec.define] + [LABEL] * bool(self._spec.classes)
+        for name in defined:
+            if defined.count(name) > 1:
+                raise SpecError(f"column {name!r} is defined twice")
+            if name in self._outputs:
+                raise SpecError(f"the source has a column {name!r} already; leave it out with --exclude {name!r}")
+
+    def _read(self, names: list[str]) -> dict[str, Any]:
+        try:
+            return self._source.read(names, 0, self._entries)
+        except UnreadableColumnsError as error:
+            for name, reason in error.reasons.items():
+                self._skip(name, reason)
+            return self._read([n for n in names if n not in error.reasons])
+
+    def _skip(self, name: str, reason: str) -> None:
+        if self._spec.on_bad_column == "fail":
+            raise SchemaError(f"{redact_url(self._source.url)}: column {name!r} cannot be converted: {reason}")
+        skipped = SkippedColumn(name, self._typenames.get(name, ""), reason, redact_url(self._source.url))
+        self.skipped += (skipped,)
+
+    def _describe(self, name: str, array: Any) -> Column | None:
+        try:
+            column = describe_column(name, array, doc=self._source.doc(name) if name in self._typenames else "")
+            if self._spec.format == "parquet":
+                arrow_type(column)
+        except UnsupportedTypeError as error:
+            self._skip(name, str(error))
+            return None
+        return column
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    bytes_per_entry: float
+    chunk_bytes: int
+
+    def entries_in(self, chunks: int) -> int:
+        """Entries that decode to that many chunks of the target size."""
+        return max(1, int(chunks * self.chunk_bytes / max(1.0, self.bytes_per_entry)))
+
+
+def _cut_file(
+    number: int, file: SourceFile, inspection: Inspection, names: Sequence[str], sizes: _Sizes, settings: Settings
+) -> Iterator[Span]:
+    """Pieces of one file, on its own block boundaries wherever these are not absurdly far apart."""
+    if not file.entries:
+        return
+    bounds = [0, file.entries]
+    if file.entries > sizes.entries_in(1):
+        with closing(open_source(inspection.urls[number], file.tree, settings)) as source:
+            bounds = source.boundaries(names)
+    start = 0
+    for here, following in zip(bounds[1:], [*bounds[2:], file.entries], strict=True):
+        if here == file.entries or following - start > sizes.entries_in(1):
+            parts = -(-(here - start) // sizes.entries_in(_CHUNKS_PER_READ))
+            cuts = np.linspace(start, here, parts + 1).astype(int).tolist()
+            yield from (Span(number, a, b) for a, b in pairwise(cuts))
+            start = here
+
+
+def _group(pieces: Sequence[Span], sizes: _Sizes) -> Iterator[Task]:
+    limit = sizes.entries_in(_CHUNKS_PER_TASK)
+    group: list[Span] = []
+    count = number = 0
+    for piece in pieces:
+        group.append(piece)
+        count += piece.stop - piece.start
+        if count >= limit:
+            yield Task(number, tuple(group))
+            group, count, number = [], 0, number + 1
+    if group:
+        yield Task(number, tuple(group))
+
+
+def without_columns(inspection: Inspection, reasons: dict[str, str], spec: ConversionSpec) -> Inspection:
+    """The inspection without columns that turned out to be unreadable in the middle of a build.
+
+    Raises:
+        SchemaError: under ``on_bad_column="fail"``.
+    """
+    for name, reason in reasons.items():
+        if spec.on_bad_column == "fail":
+            raise SchemaError(f"column {name!r} cannot be converted: {reason}")
+    skipped = tuple(SkippedColumn(n, inspection.typenames.get(n, ""), why, "") for n, why in reasons.items())
+    names = tuple(n for n in inspection.names if n not in reasons)
+    return replace(inspection, names=names, skipped=inspection.skipped + skipped)

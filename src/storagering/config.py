@@ -1,0 +1,111 @@
+"""All settings in one frozen object: argument, then environment, then file, then default."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from storagering.errors import ConfigError, nearest_names
+
+_PREFIX = "STORAGERING_"
+_FILE_VARIABLE = "STORAGERING_CONFIG"
+
+
+def usable_cpus() -> int:
+    """Number of cores this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def _default_cache() -> Path:
+    for variable in ("SLURM_TMPDIR", "_CONDOR_SCRATCH_DIR"):
+        if os.environ.get(variable):
+            return Path(os.environ[variable]) / "storagering"
+    return Path(platformdirs.user_cache_dir("storagering"))
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every knob that is not part of a dataset; sizes in bytes, times in seconds.
+
+    Each can be set by an environment variable ``STORAGERING_<NAME>`` or a line of the TOML file that
+    ``STORAGERING_CONFIG`` names.
+
+    Attributes:
+        cache: folder of the node-local cache.
+        workers: processes of a conversion.
+        threads: decoding threads of a loader.
+        connect_timeout_seconds: time to reach a server.
+        request_timeout_seconds: time for it to answer one request.
+        lock_timeout_seconds: time to wait for another process that builds the same dataset.
+        sql_timeout_seconds: time after which a query is stopped.
+        sql_memory_bytes: memory of a query.
+        sql_max_rows: rows of a result.
+        max_manifest_bytes: manifests above this are refused unread.
+        max_chunk_bytes: decoded size above which one column of a chunk is refused.
+        exact_shuffle_bytes: decoded size up to which ``shuffle="exact"`` may hold a dataset in memory.
+    """
+
+    cache: Path
+    workers: int
+    threads: int
+    connect_timeout_seconds: int = 3
+    request_timeout_seconds: int = 6
+    lock_timeout_seconds: float = 3600.0
+    sql_timeout_seconds: float = 600.0
+    sql_memory_bytes: int = 4 << 30
+    sql_max_rows: int = 10_000_000
+    max_manifest_bytes: int = 100 << 20
+    max_chunk_bytes: int = 4 << 30
+    exact_shuffle_bytes: int = 8 << 30
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """The settings in force; ``overrides`` that are not None win over everything else.
+
+    Raises:
+        ConfigError: an unknown key, or a value that does not parse.
+    """
+    values: dict[str, Any] = {"cache": _default_cache(), "workers": usable_cpus(), "threads": usable_cpus()}
+    values |= _from_file() | _from_environment()
+    values |= {key: value for key, value in overrides.items() if value is not None}
+    known = {f.name: str(f.type) for f in fields(Settings)}
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"unknown setting {key!r}{nearest_names(key, known)}")
+    return Settings(**{key: _parse(key, known[key], value) for key, value in values.items()})
+
+
+def _from_file() -> dict[str, Any]:
+    path = os.environ.get(_FILE_VARIABLE)
+    if not path:
+        return {}
+    try:
+        return tomllib.loads(Path(path).read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{_FILE_VARIABLE}={path}: {error}") from error
+
+
+def _from_environment() -> dict[str, Any]:
+    names = [name for name in os.environ if name.startswith(_PREFIX) and name != _FILE_VARIABLE]
+    return {name.removeprefix(_PREFIX).lower(): os.environ[name] for name in names}
+
+
+def _parse_path(value: Any) -> Path:
+    return Path(value).expanduser().absolute()
+
+
+def _parse(key: str, kind: str, value: Any) -> Any:
+    parsers: dict[str, Callable[[Any], Any]] = {"Path": _parse_path, "int": int, "float": float}
+    try:
+        parsed = parsers[kind](value)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"setting {key}={value!r} is not of type {kind}") from error
+    if kind != "Path" and parsed <= 0:
+        raise ConfigError(f"setting {key}={value!r} must be positive")
+    return parsed

@@ -1,0 +1,274 @@
+"""The only door to disk: whole-file writes, atomic publishing, kernel locks, safe names.
+
+Every function turns the operating system's refusal (disk full, read-only, no permission) into a
+`CacheError` that names the path. Reading and writing elsewhere goes through here, so that faults can
+be injected in one place.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from storagering.errors import (
+    CacheError,
+    CacheFullError,
+    InputError,
+    LockTimeoutError,
+    NotFoundError,
+    ReadOnlyCacheError,
+    TruncatedError,
+)
+
+_SECRET_KEY = re.compile(
+    r"authz|token|secret|signature|^sig$|password|credential|^x-amz-|^x-goog-|^xrdcl\.|api_?key", re.I
+)
+_LOCK_POLL_SECONDS = 0.02
+
+
+@contextmanager
+def disk_errors(path: Path, needed_bytes: int = 0) -> Iterator[None]:
+    """Turn an OSError about ``path`` into the matching CacheError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            what = "the disk is full" if error.errno == errno.ENOSPC else "the user's disk quota is used up"
+            raise CacheFullError(
+                f"{what}: {path} needs {needed_bytes:,} bytes, {free_bytes(path):,} are free; "
+                "free some space or set STORAGERING_CACHE to a larger disk"
+            ) from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise ReadOnlyCacheError(
+                f"cannot write {path}: {error.strerror}; set STORAGERING_CACHE to a folder that is yours"
+            ) from error
+        raise CacheError(f"{path}: {error.strerror or error}") from error
+
+
+def free_bytes(path: Path) -> int:
+    """Free bytes of the file system that holds ``path`` or its nearest existing parent."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def safe_join(root: Path, *names: str) -> Path:
+    """``root/names...`` where every name is one plain path component.
+
+    Raises:
+        InputError: a name is empty, hidden, or would leave ``root``.
+    """
+    for name in names:
+        if not name or name.startswith(".") or "/" in name or "\0" in name or len(name.encode()) > 255:
+            raise InputError(f"{name!r} cannot be used as a file name")
+    return root.joinpath(*names)
+
+
+def make_directory(path: Path) -> None:
+    """Create a directory and its parents, private to the user."""
+    with disk_errors(path):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Write and fsync a file that must not exist yet."""
+    with disk_errors(path, len(data)):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file so that readers and crashes see the old contents or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    try:
+        write_new(temporary, data)
+        with disk_errors(path):
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
+def rename_file(source: Path, target: Path) -> None:
+    """Rename within one directory; the caller syncs the directory."""
+    with disk_errors(target):
+        source.rename(target)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory survive a power cut."""
+    with disk_errors(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def publish_directory(staging: Path, target: Path) -> bool:
+    """Commit a complete directory by one rename; the first one wins.
+
+    Returns:
+        False if ``target`` already exists (``staging`` is then untouched).
+    """
+    sync_directory(staging)
+    with disk_errors(target):
+        try:
+            staging.rename(target)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                return False
+            raise
+    sync_directory(target.parent)
+    return True
+
+
+def remove_directory(path: Path) -> None:
+    """Remove a directory of ours at once from view, then from disk; absent is fine."""
+    hidden = path.with_name(f".removed-{secrets.token_hex(8)}")
+    with disk_errors(path):
+        try:
+            path.rename(hidden)
+        except FileNotFoundError:
+            return
+        shutil.rmtree(hidden)
+
+
+def read_file(path: Path, limit_bytes: int) -> bytes:
+    """The whole file.
+
+    Raises:
+        NotFoundError: there is none.
+        CacheError: it is larger than ``limit_bytes``, or cannot be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            if os.fstat(file.fileno()).st_size > limit_bytes:
+                raise CacheError(f"{path} is larger than the limit of {limit_bytes:,} bytes")
+            return file.read()
+    except FileNotFoundError as error:
+        raise NotFoundError(f"no file {path}") from error
+    except OSError as error:
+        raise CacheError(f"cannot read {path}: {error.strerror}") from error
+
+
+def map_file(path: Path, nbytes: int) -> memoryview:
+    """The file mapped read-only into memory; it must be ``nbytes`` long.
+
+    Raises:
+        TruncatedError: the file is absent, shorter or longer.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise TruncatedError(f"{path} is missing; run 'storagering convert' again to rebuild the dataset") from error
+    except OSError as error:
+        raise CacheError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        size = os.fstat(descriptor).st_size
+        if size != nbytes:
+            raise TruncatedError(f"{path} has {size:,} bytes, its manifest says {nbytes:,}")
+        return memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
+    finally:
+        os.close(descriptor)
+
+
+class FileLock:
+    """A lock held by the kernel for this process (flock): freed by release, or by death.
+
+    Locks save work, they never guard correctness.
+    """
+
+    def __init__(self, path: Path, *, shared: bool = False) -> None:
+        self.path = path
+        self._mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        self._descriptor: int | None = None
+
+    def try_acquire(self) -> bool:
+        """Take the lock if it is free."""
+        with disk_errors(self.path):
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, self._mode | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        if self._mode == fcntl.LOCK_EX:  # the pid is talk for waiters, never trusted
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        self._descriptor = descriptor
+        return True
+
+    def acquire(self, timeout_seconds: float, waiting: Callable[[str], None] | None = None) -> None:
+        """Take the lock, waiting for it.
+
+        Args:
+            waiting: called once with a sentence for the user if the lock is not free at once.
+
+        Raises:
+            LockTimeoutError: it stayed taken, naming the holder.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        told = False
+        while not self.try_acquire():
+            if waiting is not None and not told:
+                waiting(f"waiting for process {self.holder()}, which holds {self.path}")
+                told = True
+            if time.monotonic() > deadline:
+                raise LockTimeoutError(f"process {self.holder()} held {self.path} for over {timeout_seconds:g} s")
+            time.sleep(_LOCK_POLL_SECONDS)
+
+    def holder(self) -> str:
+        """The pid that the last exclusive holder wrote, '?' if none."""
+        try:
+            return self.path.read_text() or "?"
+        except OSError:
+            return "?"
+
+    def release(self) -> None:
+        """Give the lock back; without it, nothing happens."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    @contextmanager
+    def held(self, timeout_seconds: float) -> Iterator[None]:
+        """The lock, for the length of a ``with`` block."""
+        self.acquire(timeout_seconds)
+        try:
+            yield
+        finally:
+            self.release()
+
+
+def redact_url(url: str) -> str:
+    """The URL without user info and without tokens or signatures in its query."""
+    if "://" not in url:
+        return url
+    parts = urlsplit(url)
+    query = urlencode([(k, v) for k, v in parse_qsl(parts.query, keep_blank_values=True) if not _SECRET_KEY.search(k)])
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
+
+
+def redact_text(text: str, *urls: str) -> str:
+    """``text`` with every mention of ``urls`` redacted: for messages of other libraries."""
+    for url in urls:
+        text = text.replace(url, redact_url(url))
+        query = urlsplit(url).query if "://" in url else ""
+        if query:
+            text = text.replace(query, "...")
+    return text

@@ -1,0 +1,152 @@
+"""The epoch engine: windows decoded ahead in threads, batches gathered ahead of the training step."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from storagering.cache.dataset import Dataset
+from storagering.loaders.feed import Group
+from storagering.loaders.gather import Jagged, Piece, Take, gather_batch
+from storagering.loaders.plan import BatchCut, EpochPlan, in_split
+from storagering.loaders.windows import Window, assemble_window
+from storagering.types import Array
+
+_WINDOWS_AHEAD = 1
+_POLL_SECONDS = 0.1
+
+BatchArrays = dict[str, Array]
+Batches = Generator[BatchArrays, None, None]
+"""Closing it ends its threads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feeding:
+    """What to make of the entries: shared by all epochs of a loader."""
+
+    dataset: Dataset
+    groups: tuple[Group, ...]
+    split: tuple[float, float] | None
+    jagged: Jagged
+    pad_to: int | None
+    threads: int
+    prefetch_batches: int
+    take: Take = field(repr=False)
+
+
+def iterate_epoch(feeding: Feeding, plan: EpochPlan, cut: BatchCut, first_step: int) -> Batches:
+    """This rank's batches of an epoch from ``first_step`` on.
+
+    Batches are gathered up to ``prefetch_batches`` ahead in a thread of their own. Closing the iterator
+    ends all its threads.
+
+    Raises:
+        CorruptDataError: a chunk is damaged.
+    """
+    batches = _gathered(feeding, plan, cut, first_step)
+    return batches if feeding.prefetch_batches == 0 else _prefetched(batches, feeding.prefetch_batches)
+
+
+def _gathered(feeding: Feeding, plan: EpochPlan, cut: BatchCut, first_step: int) -> Batches:
+    with _Windows(feeding, plan) as windows:
+        for step in range(first_step, len(cut)):
+            pieces: list[Piece] = []
+            for window, start, stop in plan.pieces(*cut.entries(step)):
+                ready = windows.get(window)
+                pieces.append((ready, ready.rows[start:stop]))
+            if not pieces:  # fewer entries left than ranks: an empty batch of the right shapes
+                ready = windows.get(len(plan.windows) - 1)
+                pieces.append((ready, ready.rows[:0]))
+            yield gather_batch(feeding.groups, pieces, feeding.jagged, feeding.pad_to, feeding.take)
+
+
+class _Windows:
+    """Windows in order: the one in use, and the next being decoded."""
+
+    def __init__(self, feeding: Feeding, plan: EpochPlan) -> None:
+        self._feeding, self._plan = feeding, plan
+        self._coming: dict[int, Future[Window]] = {}
+
+    def __enter__(self) -> _Windows:
+        self._decoders = ThreadPoolExecutor(self._feeding.threads, "storagering-decode")
+        self._assembler = ThreadPoolExecutor(1, "storagering-window")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._assembler.shutdown(wait=False, cancel_futures=True)
+        self._decoders.shutdown(wait=False, cancel_futures=True)
+        self._assembler.shutdown(wait=True)
+        self._decoders.shutdown(wait=True)
+
+    def get(self, number: int) -> Window:
+        for ahead in range(number, min(number + 1 + _WINDOWS_AHEAD, len(self._plan.windows))):
+            if ahead not in self._coming:
+                self._coming[ahead] = self._assembler.submit(self._assemble, ahead)
+        for behind in [n for n in self._coming if n < number]:
+            del self._coming[behind]
+        return self._coming[number].result()
+
+    def _assemble(self, number: int) -> Window:
+        dataset = self._feeding.dataset
+        chunks = [dataset.manifest.chunks[n] for n in self._plan.windows[number]]
+        rows = self._plan.rows(number)
+        if self._feeding.split is not None:
+            taking_part = np.concatenate([in_split(c.start, c.stop, self._feeding.split) for c in chunks])
+            rows = np.flatnonzero(taking_part)[rows]
+        return assemble_window(dataset, chunks, self._feeding.groups, rows, self._decoders)
+
+
+class _End:
+    """The last thing in the queue: why there is nothing more."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+def _prefetched(batches: Batches, ahead: int) -> Batches:
+    ready: queue.Queue[BatchArrays | _End] = queue.Queue(ahead)
+    stopped = threading.Event()
+
+    def put(item: BatchArrays | _End) -> bool:
+        while not stopped.is_set():
+            try:
+                ready.put(item, timeout=_POLL_SECONDS)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def work() -> None:
+        try:
+            for batch in batches:
+                if not put(batch):
+                    return
+            put(_End(None))
+        except BaseException as error:  # noqa: BLE001  (raised again where the batches are used)
+            put(_End(error))
+        finally:
+            batches.close()  # ends the decoding threads
+
+    thread = threading.Thread(target=work, name="storagering-gather", daemon=True)
+    thread.start()
+    try:
+        while not isinstance(item := ready.get(), _End):
+            yield item
+        if item.error is not None:
+            raise item.error
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def count_entries(dataset: Dataset, split: tuple[float, float] | None) -> Sequence[int]:
+    """Entries of each chunk that take part."""
+    chunks = dataset.manifest.chunks
+    if split is None:
+        return [c.num_entries for c in chunks]
+    return [int(in_split(c.start, c.stop, split).sum()) for c in chunks]

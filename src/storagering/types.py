@@ -1,0 +1,306 @@
+"""The core types. Read these and you know the program.
+
+All are frozen and hold no open files. What is stored (everything but `Batch`) is written as JSON by
+`storagering.cache.manifest`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from storagering.errors import CorruptDataError, SchemaError, nearest_names
+
+Array = npt.NDArray[Any]
+Kind = Literal["flat", "fixed-shape", "jagged", "doubly-jagged", "string", "nested"]
+Role = Literal["data", "counts", "index", "mask", "tags"]
+StoreFormat = Literal["zarr", "parquet"]
+Profile = Literal["small", "fast"]
+OnBadColumn = Literal["skip", "fail"]
+
+#: Version of the on-disk format; a reader refuses any other by name.
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One array of a column: a flat column has one part, a jagged one counts and values.
+
+    Attributes:
+        name: path below the column, e.g. ``values``, ``counts``, ``item/counts``; '' for a flat column.
+        role: ``data``; ``counts`` (list lengths; offsets in memory, counts on disk); ``index``,
+            ``mask`` and ``tags`` of optional and union types.
+        dtype: NumPy dtype in memory, little-endian (``<f4``); for counts that of the offsets, ``<i8``.
+        shape: shape of one element, ``()`` for a scalar.
+        key: name of the buffer in Awkward's ``to_buffers``.
+    """
+
+    name: str
+    role: Role
+    dtype: str
+    shape: tuple[int, ...]
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: what it is called, what it holds, and the parts it is stored as.
+
+    Attributes:
+        dtype: type of the innermost numbers (``float32``), ``string``, or the type in words if nested.
+        unit: unit if the source states one ('' if not).
+        doc: title of the ROOT branch or field.
+        form: Awkward form as JSON, from which arrays are rebuilt exactly.
+        key: safe unique name inside chunk files; equals ``name`` wherever that is a plain name.
+    """
+
+    name: str
+    dtype: str
+    kind: Kind
+    unit: str
+    doc: str
+    form: str
+    key: str
+    parts: tuple[Part, ...]
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether a loader can make a tensor of it."""
+        return self.kind in ("flat", "fixed-shape", "jagged")
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """Ordered columns."""
+
+    columns: tuple[Column, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Column names in order."""
+        return tuple(c.name for c in self.columns)
+
+    def select(self, names: Iterable[str] | None) -> Schema:
+        """The named columns in the given order (all if None).
+
+        Raises:
+            SchemaError: a name is unknown (lists the nearest ones) or given twice.
+        """
+        if names is None:
+            return self
+        known = {c.name: c for c in self.columns}
+        wanted = list(names)
+        for name in wanted:
+            if name not in known:
+                raise SchemaError(f"no column {name!r}{nearest_names(name, known)}")
+            if wanted.count(name) > 1:
+                raise SchemaError(f"column {name!r} is asked for twice")
+        return Schema(tuple(known[n] for n in wanted))
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One input file, as it was when it was read.
+
+    Attributes:
+        url: without user info, tokens or signatures.
+        label: class name it was given with ``--label``, else None.
+        version: token of its state (modification time or etag) when it was read, '' if unknown.
+    """
+
+    url: str
+    label: str | None
+    tree: str
+    entries: int
+    nbytes: int
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Entries ``start`` to ``stop`` of the source file number ``source``."""
+
+    source: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionSpec:
+    """What a dataset is made of and how: the same spec gives the same dataset.
+
+    Attributes:
+        sources: (url, class name or None) in order, patterns resolved, secrets removed.
+        tree: name asked for, None if it is to be found.
+        define: (name, expression) in the order of definition.
+        where: selection expression, None to keep every entry.
+        classes: class names; the column ``label`` holds the index into them.
+        chunk_bytes: decoded size aimed at for one chunk.
+    """
+
+    sources: tuple[tuple[str, str | None], ...]
+    tree: str | None = None
+    columns: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] = ()
+    define: tuple[tuple[str, str], ...] = ()
+    where: str | None = None
+    classes: tuple[str, ...] = ()
+    format: StoreFormat = "zarr"
+    profile: Profile = "small"
+    chunk_bytes: int = 16 << 20
+    on_bad_column: OnBadColumn = "skip"
+    version: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnStatistics:
+    """Statistics of the numbers of one column, over finite values; bools count as 0 and 1.
+
+    Attributes:
+        count: numbers seen, NaN and infinities included.
+        sum_squares: sum of squared deviations from ``mean``.
+    """
+
+    count: int = 0
+    nan_count: int = 0
+    inf_count: int = 0
+    zero_count: int = 0
+    min: float | None = None
+    max: float | None = None
+    mean: float | None = None
+    sum_squares: float = 0.0
+
+    @property
+    def std(self) -> float | None:
+        """Population standard deviation, None without finite values."""
+        finite = self.count - self.nan_count - self.inf_count
+        return float(np.sqrt(self.sum_squares / finite)) if finite else None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One immutable file: entries ``start`` to ``stop`` of the dataset with all their columns.
+
+    Attributes:
+        raw_bytes: size decoded.
+        digest: sha256 of the file: its name among nodes.
+        trusted_from: the bytes from here to the end of the file are covered by ``checksum`` and checked
+            when the file is opened; those before are covered by checksums inside that region.
+        checksum: XXH3-64 (hex) of that region.
+        spans: the source entries it was made from, before selection.
+    """
+
+    start: int
+    stop: int
+    file: str
+    nbytes: int
+    raw_bytes: int
+    digest: str
+    trusted_from: int
+    checksum: str
+    spans: tuple[Span, ...]
+
+    @property
+    def num_entries(self) -> int:
+        """Number of entries."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedColumn:
+    """A column of the source that is not in the dataset, and why."""
+
+    name: str
+    typename: str
+    reason: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The truth about one dataset; never edited after publishing.
+
+    Attributes:
+        spec_key: sha256 of the canonical JSON of ``spec``.
+        statistics: one per column in schema order, None for columns without numbers.
+        chunk_statistics: file name and sha256 of the per-chunk statistics (a Parquet table).
+        digest: sha256 of the canonical JSON of everything else.
+    """
+
+    name: str
+    created: str
+    software: str
+    spec: ConversionSpec
+    spec_key: str
+    schema: Schema
+    sources: tuple[SourceFile, ...]
+    chunks: tuple[Chunk, ...]
+    statistics: tuple[ColumnStatistics | None, ...]
+    chunk_statistics: tuple[str, str]
+    skipped: tuple[SkippedColumn, ...] = ()
+    digest: str = ""
+
+    @property
+    def num_entries(self) -> int:
+        """Number of entries of the dataset."""
+        return self.chunks[-1].stop if self.chunks else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some entries of some columns, in memory: per column one array for each part.
+
+    Counts are held as offsets (int64, one longer than the lists that they cut), so that a jagged column
+    is ``(offsets, values)``. ``num_entries`` is kept apart because a batch may have no columns.
+    """
+
+    schema: Schema
+    num_entries: int
+    arrays: Mapping[str, tuple[Array, ...]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.num_entries
+
+    def check(self) -> Batch:
+        """Itself, if every array has the dtype and length that the schema promises.
+
+        Raises:
+            CorruptDataError: naming the column that does not.
+        """
+        for column in self.schema.columns:
+            arrays = self.arrays[column.name]
+            if len(arrays) != len(column.parts):
+                raise CorruptDataError(f"column {column.name!r} has {len(arrays)} arrays, not {len(column.parts)}")
+            for part, array in zip(column.parts, arrays, strict=True):
+                if array.dtype != np.dtype(part.dtype) or array.shape[1:] != part.shape:
+                    raise CorruptDataError(
+                        f"column {column.name!r}: {part.role} is {array.dtype}{array.shape[1:]}, "
+                        f"not {part.dtype}{part.shape}"
+                    )
+            first = column.parts[0].role if column.parts else ""
+            length = len(arrays[0]) - (first == "counts") if arrays else self.num_entries
+            if first in ("data", "counts") and column.kind != "nested" and length != self.num_entries:
+                raise CorruptDataError(f"column {column.name!r} has {length} entries, not {self.num_entries}")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a loader stands: its whole checkpoint."""
+
+    epoch: int = 0
+    step: int = 0
+
+    def next_epoch(self) -> Position:
+        """The start of the epoch after this one."""
+        return replace(self, epoch=self.epoch + 1, step=0)
+
+
+def sha256_hex(data: bytes) -> str:
+    """sha256 as hex digits."""
+    return hashlib.sha256(data).hexdigest()
