@@ -225,6 +225,8 @@ class SkippedColumn:
 class Manifest:
     """The truth about one dataset; never edited after publishing.
 
+    The same spec and sources give the same manifest, byte for byte, on any machine and at any time.
+
     Attributes:
         spec_key: sha256 of the canonical JSON of ``spec``.
         statistics: one per column in schema order, None for columns without numbers.
@@ -233,7 +235,6 @@ class Manifest:
     """
 
     name: str
-    created: str
     software: str
     spec: ConversionSpec
     spec_key: str
@@ -286,7 +287,17 @@ class Batch:
             length = len(arrays[0]) - (first == "counts") if arrays else self.num_entries
             if first in ("data", "counts") and column.kind != "nested" and length != self.num_entries:
                 raise CorruptDataError(f"column {column.name!r} has {length} entries, not {self.num_entries}")
+            if column.kind in ("jagged", "doubly-jagged", "string"):
+                _check_lists(column, arrays)
         return self
+
+
+def _check_lists(column: Column, arrays: tuple[Array, ...]) -> None:
+    """Offsets rise from 0 to the number of what they cut."""
+    for part, offsets, content in zip(column.parts, arrays, arrays[1:], strict=False):
+        length = len(content) - (part is not column.parts[-2])
+        if offsets[0] != 0 or offsets[-1] != length or (offsets[1:] < offsets[:-1]).any():
+            raise CorruptDataError(f"column {column.name!r}: its lists do not add up to its {length} values")
 
 
 @dataclass(frozen=True, slots=True)

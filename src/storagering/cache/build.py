@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -136,7 +135,6 @@ def _describe(
     write_new(staging / _STATISTICS_NAME, table)
     return Manifest(
         name=name,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
         software=f"storagering {version('storagering')}",
         spec=context.spec,
         spec_key=spec_key(context.spec),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from storagering.cache.layout import Cache, open_cache
+from storagering.cache.manifest import MANIFEST_NAME
 from storagering.cache.store import ChunkReader, chunk_store, read_batch
 from storagering.config import load_settings
 from storagering.errors import SpecError
@@ -36,6 +38,11 @@ class Dataset:
     def schema(self) -> Schema:
         """Its columns; each has ``name``, ``dtype``, ``kind``, ``unit`` and ``doc``."""
         return self.manifest.schema
+
+    @property
+    def created(self) -> datetime:
+        """When it was published here; not part of the manifest, which is the same wherever it is made."""
+        return datetime.fromtimestamp((self.path / MANIFEST_NAME).stat().st_mtime, UTC)
 
     def __len__(self) -> int:
         return self.num_entries

@@ -96,6 +96,10 @@ class ParquetChunkReader:
             return (*parts[:-1], out)
         return parts
 
+    def read_offsets(self, name: str) -> Array:
+        """See `ChunkReader.read_offsets`."""
+        return self.read_column(name)[0]
+
     def _open(self) -> tuple[Any, dict[str, list[int]]]:
         """A reader of this thread's own: pyarrow's cannot be shared."""
         if not hasattr(self._local, "file"):

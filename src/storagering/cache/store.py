@@ -35,6 +35,9 @@ class ChunkReader(Protocol):
             CorruptDataError: they do not hold what the schema says.
         """
 
+    def read_offsets(self, name: str) -> Array:
+        """The offsets of a jagged column alone (int64, one more than entries); raises as `read_column`."""
+
 
 class ChunkStore(Protocol):
     """A file format for chunks."""

@@ -160,7 +160,7 @@ class ZarrChunkReader:
         rows = sum(len(c.parts) for c in schema.columns)
         begin = chunk.trusted_from + _LOCAL_HEADER_BYTES + lengths
         self._index = np.frombuffer(self._view, _INDEX_ROW, rows, begin)
-        self._offsets: dict[int, Array] = {}  # by place: siblings that share counts decode them once
+        self._offsets: dict[tuple[int, int], Array] = {}  # by place: siblings that share counts decode them once
         self._first_row: dict[str, tuple[int, Column]] = {}
         row = 0
         for column in schema.columns:
@@ -176,10 +176,15 @@ class ZarrChunkReader:
             for number, part in enumerate(column.parts)
         )
 
+    def read_offsets(self, name: str) -> Array:
+        """See `ChunkReader.read_offsets`."""
+        first, column = self._first_row[name]
+        return self._read_part(first, column, column.parts[0], None)
+
     def _read_part(self, row: int, column: Column, part: Part, out: Array | None) -> Array:
         start, data, stop, length, checksum, codec, dtype = self._index[row].item()
-        if part.role == "counts" and start in self._offsets:
-            return self._offsets[start]
+        if part.role == "counts" and (start, stop) in self._offsets:
+            return self._offsets[start, stop]
         if xxhash.xxh3_64_intdigest(self._view[start:stop]) != checksum:
             raise damaged(self._path, f"column {column.name!r}")
         stored = np.dtype(dtype.decode())
@@ -194,7 +199,7 @@ class ZarrChunkReader:
             except (ValueError, RuntimeError, KeyError) as error:
                 raise CorruptDataError(f"{self._path}: column {column.name!r} does not decode: {error}") from error
         if part.role == "counts":
-            return self._offsets.setdefault(start, _offsets_of(out))
+            return self._offsets.setdefault((start, stop), _offsets_of(out))
         return out
 
 

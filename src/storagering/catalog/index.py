@@ -7,6 +7,7 @@ writers CHECKPOINT before they close. Loaders never come here.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +20,7 @@ import duckdb
 import pyarrow as pa
 
 from storagering.cache.layout import Cache
+from storagering.cache.manifest import MANIFEST_NAME
 from storagering.errors import CacheError, StorageringError
 from storagering.files import FileLock, rename_file
 from storagering.types import Manifest
@@ -29,7 +31,7 @@ _STATISTICS = ("count", "min", "max", "mean", "std", "nan_count", "inf_count", "
 _TABLES = {
     "datasets": """name VARCHAR, num_entries BIGINT, num_columns BIGINT, num_chunks BIGINT, nbytes BIGINT,
         raw_bytes BIGINT, format VARCHAR, profile VARCHAR, classes VARCHAR[], selection VARCHAR, digest VARCHAR,
-        spec_key VARCHAR, created VARCHAR, software VARCHAR, stamp VARCHAR""",
+        spec_key VARCHAR, created TIMESTAMP WITH TIME ZONE, software VARCHAR, stamp VARCHAR""",
     "columns": """dataset VARCHAR, position BIGINT, name VARCHAR, dtype VARCHAR, kind VARCHAR, unit VARCHAR,
         doc VARCHAR, count BIGINT, min DOUBLE, max DOUBLE, mean DOUBLE, std DOUBLE, nan_count BIGINT,
         inf_count BIGINT, zero_count BIGINT""",
@@ -45,7 +47,7 @@ def index_dataset(cache: Cache, manifest: Manifest) -> None:
     """Enter one dataset into the catalog, replacing what it said of that name."""
     with _writing(cache) as connection:
         _forget(connection, manifest.name)
-        _insert(connection, manifest, _stamp(cache, manifest.name))
+        _insert(connection, manifest, _stat(cache, manifest.name))
 
 
 def sync_catalog(cache: Cache) -> int:
@@ -149,9 +151,12 @@ def _wal(cache: Cache) -> Path:
     return catalog_path(cache).with_name("catalog.duckdb.wal")
 
 
-def _stamp(cache: Cache, name: str) -> str:
+def _stat(cache: Cache, name: str) -> os.stat_result:
+    return (cache.path(name) / MANIFEST_NAME).stat()
+
+
+def _stamp(found: os.stat_result) -> str:
     """Changes whenever another manifest is published under the name."""
-    found = (cache.path(name) / "manifest.json").stat()
     return f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
 
 
@@ -160,8 +165,8 @@ def _sync(cache: Cache, connection: duckdb.DuckDBPyConnection) -> int:
     present = {}
     for name in cache.names():
         with suppress(FileNotFoundError):  # removed since it was listed
-            present[name] = _stamp(cache, name)
-    changed = [name for name in {**known, **present} if known.get(name) != present.get(name)]
+            present[name] = _stat(cache, name)
+    changed = [name for name in {**known, **present} if name not in present or known.get(name) != _stamp(present[name])]
     for name in changed:
         _forget(connection, name)
         if name in present:
@@ -178,8 +183,8 @@ def _forget(connection: duckdb.DuckDBPyConnection, name: str) -> None:
         connection.execute(f"DELETE FROM {table} WHERE {key} = ?", [name])  # noqa: S608  (names of _TABLES only)
 
 
-def _insert(connection: duckdb.DuckDBPyConnection, manifest: Manifest, stamp: str) -> None:
-    for table, rows in _rows(manifest, stamp).items():
+def _insert(connection: duckdb.DuckDBPyConnection, manifest: Manifest, found: os.stat_result) -> None:
+    for table, rows in _rows(manifest, found).items():
         if rows:
             names = list(rows[0])
             incoming = pa.Table.from_pylist(rows, pa.schema([(n, _kind([r[n] for r in rows])) for n in names]))
@@ -195,7 +200,7 @@ def _kind(values: list[Any]) -> pa.DataType:
     return pa.infer_type(known) if known else pa.string()
 
 
-def _rows(manifest: Manifest, stamp: str) -> dict[str, list[dict[str, Any]]]:
+def _rows(manifest: Manifest, found: os.stat_result) -> dict[str, list[dict[str, Any]]]:
     name, spec = manifest.name, manifest.spec
     dataset = {
         "name": name,
@@ -210,15 +215,15 @@ def _rows(manifest: Manifest, stamp: str) -> dict[str, list[dict[str, Any]]]:
         "selection": spec.where,
         "digest": manifest.digest,
         "spec_key": manifest.spec_key,
-        "created": manifest.created,
+        "created": datetime.fromtimestamp(found.st_mtime, UTC),
         "software": manifest.software,
-        "stamp": stamp,
+        "stamp": _stamp(found),
     }
     columns = []
-    for position, (column, found) in enumerate(zip(manifest.schema.columns, manifest.statistics, strict=True)):
+    for position, (column, numbers) in enumerate(zip(manifest.schema.columns, manifest.statistics, strict=True)):
         row: dict[str, Any] = {"dataset": name, "position": position, "name": column.name, "dtype": column.dtype}
         row |= {"kind": column.kind, "unit": column.unit, "doc": column.doc}
-        row |= {key: getattr(found, key) if found else None for key in _STATISTICS}
+        row |= {key: getattr(numbers, key) if numbers else None for key in _STATISTICS}
         columns.append(row)
     fields = ("start", "stop", "file", "nbytes", "raw_bytes", "digest")
     chunks = [

@@ -100,17 +100,14 @@ def empty_array(column: Column) -> Any:
 
 
 def _to_buffers(array: Any) -> tuple[Any, int, dict[str, Array]]:
-    layout = _normalise(ak.to_packed(ak.without_parameters(array) if _has_doc(array) else array, highlevel=False))
+    layout = _normalise(ak.to_packed(array, highlevel=False))
     return ak.to_buffers(layout, buffer_key="{form_key}-{attribute}")  # type: ignore[no-any-return]
 
 
-def _has_doc(array: Any) -> bool:
-    """Titles that uproot attaches to the top of an array belong into `Column.doc`, not into the form."""
-    return "__doc__" in ak.parameters(array)
-
-
 def _normalise(layout: Any) -> Any:
-    """One layout for each type: int64 offsets, no views, no bit masks."""
+    """One layout for each type: int64 offsets, no views, no bit masks, no titles (see `Column.doc`)."""
+    if "__doc__" in layout.parameters:
+        layout = layout.copy(parameters={k: v for k, v in layout.parameters.items() if k != "__doc__"})
     if isinstance(layout, ak.contents.NumpyArray):
         if layout.data.dtype.kind not in "biufc":
             raise UnsupportedTypeError(f"values of type {layout.data.dtype} are not numbers")
@@ -130,7 +127,7 @@ def _normalise(layout: Any) -> Any:
             contents=[_normalise(c) for c in layout.contents],
         )
     if layout.is_option:
-        layout = layout.to_IndexedOptionArray64()
+        layout = layout.to_IndexedOptionArray64().to_packed()  # without the values behind what is missing
         return layout.copy(content=_normalise(layout.content))
     if isinstance(layout, ak.contents.EmptyArray):
         raise UnsupportedTypeError("the type of its values is unknown (there are none)")

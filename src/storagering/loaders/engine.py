@@ -6,15 +6,16 @@ import queue
 import threading
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from storagering.cache.dataset import Dataset
+from storagering.loaders.buffers import BufferPool
 from storagering.loaders.feed import Group
-from storagering.loaders.gather import Jagged, Piece, Take, gather_batch
+from storagering.loaders.gather import Jagged, Piece, gather_batch
 from storagering.loaders.plan import BatchCut, EpochPlan, in_split
-from storagering.loaders.windows import Window, assemble_window
+from storagering.loaders.windows import Window, WindowMaker
 from storagering.types import Array
 
 _WINDOWS_AHEAD = 1
@@ -36,7 +37,7 @@ class Feeding:
     pad_to: int | None
     threads: int
     prefetch_batches: int
-    take: Take = field(repr=False)
+    pool: BufferPool
 
 
 def iterate_epoch(feeding: Feeding, plan: EpochPlan, cut: BatchCut, first_step: int) -> Batches:
@@ -62,7 +63,7 @@ def _gathered(feeding: Feeding, plan: EpochPlan, cut: BatchCut, first_step: int)
             if not pieces:  # fewer entries left than ranks: an empty batch of the right shapes
                 ready = windows.get(len(plan.windows) - 1)
                 pieces.append((ready, ready.rows[:0]))
-            yield gather_batch(feeding.groups, pieces, feeding.jagged, feeding.pad_to, feeding.take)
+            yield gather_batch(feeding.groups, pieces, feeding.jagged, feeding.pad_to)
 
 
 class _Windows:
@@ -75,6 +76,7 @@ class _Windows:
     def __enter__(self) -> _Windows:
         self._decoders = ThreadPoolExecutor(self._feeding.threads, "storagering-decode")
         self._assembler = ThreadPoolExecutor(1, "storagering-window")
+        self._maker = WindowMaker(self._feeding.dataset, self._feeding.groups, self._decoders, self._feeding.pool)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -82,14 +84,21 @@ class _Windows:
         self._decoders.shutdown(wait=False, cancel_futures=True)
         self._assembler.shutdown(wait=True)
         self._decoders.shutdown(wait=True)
+        self._recycle(len(self._plan.windows))
 
     def get(self, number: int) -> Window:
+        self._recycle(number)
         for ahead in range(number, min(number + 1 + _WINDOWS_AHEAD, len(self._plan.windows))):
             if ahead not in self._coming:
                 self._coming[ahead] = self._assembler.submit(self._assemble, ahead)
-        for behind in [n for n in self._coming if n < number]:
-            del self._coming[behind]
         return self._coming[number].result()
+
+    def _recycle(self, before: int) -> None:
+        """Windows that no batch needs any more lend their memory to the next."""
+        for behind in [n for n in self._coming if n < before]:
+            future = self._coming.pop(behind)
+            if not future.cancelled() and future.exception() is None:
+                self._maker.recycle(future.result())
 
     def _assemble(self, number: int) -> Window:
         dataset = self._feeding.dataset
@@ -98,7 +107,7 @@ class _Windows:
         if self._feeding.split is not None:
             taking_part = np.concatenate([in_split(c.start, c.stop, self._feeding.split) for c in chunks])
             rows = np.flatnonzero(taking_part)[rows]
-        return assemble_window(dataset, chunks, self._feeding.groups, rows, self._decoders)
+        return self._maker.make(chunks, rows)
 
 
 class _End:
