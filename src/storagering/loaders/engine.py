@@ -56,13 +56,14 @@ def iterate_epoch(feeding: Feeding, plan: EpochPlan, cut: BatchCut, first_step: 
 def _gathered(feeding: Feeding, plan: EpochPlan, cut: BatchCut, first_step: int) -> Batches:
     with _Windows(feeding, plan) as windows:
         for step in range(first_step, len(cut)):
+            ranges = list(plan.pieces(*cut.entries(step)))
+            if not ranges:  # fewer entries left than ranks: an empty batch of the right shapes
+                ranges = [(len(plan.windows) - 1, 0, 0)]
+            windows.recycle(ranges[0][0])
             pieces: list[Piece] = []
-            for window, start, stop in plan.pieces(*cut.entries(step)):
+            for window, start, stop in ranges:
                 ready = windows.get(window)
                 pieces.append((ready, ready.rows[start:stop]))
-            if not pieces:  # fewer entries left than ranks: an empty batch of the right shapes
-                ready = windows.get(len(plan.windows) - 1)
-                pieces.append((ready, ready.rows[:0]))
             yield gather_batch(feeding.groups, pieces, feeding.jagged, feeding.pad_to)
 
 
@@ -84,17 +85,17 @@ class _Windows:
         self._decoders.shutdown(wait=False, cancel_futures=True)
         self._assembler.shutdown(wait=True)
         self._decoders.shutdown(wait=True)
-        self._recycle(len(self._plan.windows))
+        self.recycle(len(self._plan.windows))
 
     def get(self, number: int) -> Window:
-        self._recycle(number)
+        """A window, waiting for it; the next is begun."""
         for ahead in range(number, min(number + 1 + _WINDOWS_AHEAD, len(self._plan.windows))):
             if ahead not in self._coming:
                 self._coming[ahead] = self._assembler.submit(self._assemble, ahead)
         return self._coming[number].result()
 
-    def _recycle(self, before: int) -> None:
-        """Windows that no batch needs any more lend their memory to the next."""
+    def recycle(self, before: int) -> None:
+        """Windows before this one, which no batch needs any more, lend their memory to later ones."""
         for behind in [n for n in self._coming if n < before]:
             future = self._coming.pop(behind)
             if not future.cancelled() and future.exception() is None:

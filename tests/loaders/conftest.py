@@ -1,0 +1,31 @@
+"""Datasets that the loader tests share: one class a file, several small chunks."""
+
+from pathlib import Path
+
+import pytest
+
+import storagering as sr
+from storagering.config import load_settings
+from storagering.testing.toys import write_toy_tree
+
+ENTRIES = (700, 333)
+
+
+@pytest.fixture(scope="session")
+def toy_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("toys")
+    paths = [folder / f"toy{seed}.root" for seed in range(len(ENTRIES))]
+    for seed, path in enumerate(paths):
+        write_toy_tree(path, entries=ENTRIES[seed], seed=seed, basket_entries=50)
+    return paths
+
+
+@pytest.fixture(scope="session", params=["zarr", "parquet"])
+def dataset(
+    request: pytest.FixtureRequest, toy_files: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> sr.Dataset:
+    settings = load_settings(cache=tmp_path_factory.mktemp("cache"), workers=1)
+    sources = {"signal": [str(toy_files[0])], "background": [str(toy_files[1])]}
+    made = sr.convert(sources, name="toys", format=request.param, chunk_bytes=8192, settings=settings)
+    assert len(made.manifest.chunks) > 10
+    return made
