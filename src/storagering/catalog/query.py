@@ -36,11 +36,8 @@ def sql(query: str, *, settings: Settings | None = None) -> pa.Table:
     """
     settings = settings or load_settings()
     cache = open_cache(settings)
-    with _sandbox(cache, settings) as connection:
+    with _sandbox(cache, settings) as connection, _stopped_after(settings.sql_timeout_seconds, connection):
         streams = _bind_datasets(connection, query, cache, settings)
-        timer = threading.Timer(settings.sql_timeout_seconds, connection.interrupt)
-        timer.daemon = True
-        timer.start()
         try:
             return _fetch(connection, query, settings)
         except duckdb.InterruptException:
@@ -50,8 +47,17 @@ def sql(query: str, *, settings: Settings | None = None) -> pa.Table:
                 if stream.error is not None:
                     raise stream.error from None
             raise _explain(error, cache) from None
-        finally:
-            timer.cancel()
+
+
+@contextmanager
+def _stopped_after(seconds: float, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    timer = threading.Timer(seconds, connection.interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextmanager
@@ -84,25 +90,17 @@ def _sandbox(cache: Cache, settings: Settings) -> Iterator[duckdb.DuckDBPyConnec
 def _bind_datasets(
     connection: duckdb.DuckDBPyConnection, query: str, cache: Cache, settings: Settings
 ) -> list[DatasetStream]:
-    """Register the datasets that the query names, with the columns that it needs."""
-    try:
-        wanted = {name.strip('"').lower() for name in connection.get_table_names(query)}
-    except duckdb.Error:
-        return []  # not a SELECT, or wrong: running it will tell
-    datasets = [open_dataset(name, cache=cache) for name in cache.names() if name.lower() in wanted]
-    if not datasets:
-        return []
+    """Register the datasets that the query may name, with the columns that it needs."""
+    text = query.lower()
+    datasets = [open_dataset(name, cache=cache) for name in cache.names() if name.lower() in text]
     visible = {d.name: sql_columns(d) for d in datasets}
     for dataset in datasets:
         connection.register(dataset.name, empty_table(visible[dataset.name]))
-    try:
-        needed = _projected(connection, query)
-    except duckdb.Error as error:
-        raise _explain(error, cache) from None
+    needed = _projected(connection, query) if datasets else set()
     streams = []
     for dataset in datasets:
-        columns = [c for c in visible[dataset.name] if c.name in needed] or _cheapest(dataset, visible[dataset.name])
-        streams.append(DatasetStream(dataset, columns, settings.threads))
+        columns = [c for c in visible[dataset.name] if needed is None or c.name in needed]
+        streams.append(DatasetStream(dataset, columns or _cheapest(dataset, visible[dataset.name]), settings.threads))
         connection.unregister(dataset.name)
         connection.register(dataset.name, streams[-1])
     return streams
@@ -116,22 +114,25 @@ def _cheapest(dataset: Dataset, visible: list[Any]) -> list[Any]:
     return [min(visible, key=lambda c: (order.get(c.kind, 2), c.dtype))]
 
 
-def _projected(connection: duckdb.DuckDBPyConnection, query: str) -> set[str]:
-    """Names of the columns that the query's scans read, as DuckDB's planner sees it."""
-    plan = connection.execute(f"EXPLAIN (FORMAT json) {query}").fetchall()
-    names: set[str] = set()
+def _projected(connection: duckdb.DuckDBPyConnection, query: str) -> set[str] | None:
+    """Names of the columns that the query's scans read, as DuckDB's planner sees it; None if it cannot say."""
+    try:
+        if [s.type for s in connection.extract_statements(query)] != [duckdb.StatementType.SELECT]:
+            return None
+        plan = connection.execute(f"EXPLAIN (FORMAT json) {query}").fetchall()
+        scans = [scan for row in plan for root in json.loads(row[1]) for scan in _scans(root)]
+    except (duckdb.Error, LookupError):
+        return None  # wrong, which running it will tell, or of a kind that has no plan
+    return {name for scan in scans for name in scan} if scans else None
 
-    def walk(node: dict[str, Any]) -> None:
-        if "ARROW_SCAN" in node.get("name", ""):
-            projections = node.get("extra_info", {}).get("Projections", [])
-            names.update([projections] if isinstance(projections, str) else projections)
-        for child in node.get("children", []):
-            walk(child)
 
-    for row in plan:
-        for root in json.loads(row[1]):
-            walk(root)
-    return names
+def _scans(node: dict[str, Any]) -> Iterator[list[str]]:
+    """The column names of every scan of ours in a plan."""
+    if "ARROW_SCAN" in node.get("name", ""):
+        names = node.get("extra_info", {}).get("Projections", [])
+        yield [names] if isinstance(names, str) else names
+    for child in node.get("children", []):
+        yield from _scans(child)
 
 
 def _fetch(connection: duckdb.DuckDBPyConnection, query: str, settings: Settings) -> pa.Table:
