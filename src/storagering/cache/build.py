@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 from storagering.cache.layout import Cache
-from storagering.cache.manifest import MANIFEST_NAME, encode_manifest, spec_key
+from storagering.cache.manifest import MANIFEST_NAME, encode_manifest, seal_manifest, spec_key
 from storagering.cache.pool import run_tasks
 from storagering.cache.statistics import merge_statistics, statistics_table
 from storagering.cache.store import chunk_store
 from storagering.cache.tasks import Inspection, inspect_sources, plan_build, without_columns
 from storagering.cache.worker import BuildContext, BuiltChunk
-from storagering.errors import SourceChangedError, SpecError
+from storagering.errors import CacheError, SourceChangedError, SpecError
 from storagering.files import publish_directory, rename_file, write_new
 from storagering.formats.root import UnreadableColumnsError
 from storagering.types import Chunk, ConversionSpec, Manifest, SkippedColumn, sha256_hex
@@ -51,6 +52,8 @@ def build_dataset(
         SourceChangedError: it is there, but a source has changed since.
         StorageringError: whatever reading or writing raises; nothing is then left behind.
     """
+    with suppress(CacheError):  # a cache that cannot be written may still hold the dataset
+        cache.reclaim()
     existing = _existing(cache, name, spec, urls)
     if existing is not None:
         return existing, False
@@ -111,14 +114,7 @@ def _fill(
                 leftover.unlink()
     manifest = _describe(name, context, [b for task in built for b in task], inspection.skipped + skipped, staging)
     write_new(staging / MANIFEST_NAME, encode_manifest(manifest))
-    return cache_round_trip(manifest)
-
-
-def cache_round_trip(manifest: Manifest) -> Manifest:
-    """The manifest as a reader will see it, digest included."""
-    from storagering.cache.manifest import decode_manifest
-
-    return decode_manifest(encode_manifest(manifest), manifest.name)
+    return manifest
 
 
 def _describe(
@@ -133,7 +129,7 @@ def _describe(
         chunks.append(replace(item.chunk, start=start, stop=start + item.chunk.stop, file=file))
     table = statistics_table(context.schema, [b.statistics for b in built])
     write_new(staging / _STATISTICS_NAME, table)
-    return Manifest(
+    manifest = Manifest(
         name=name,
         software=f"storagering {version('storagering')}",
         spec=context.spec,
@@ -145,3 +141,4 @@ def _describe(
         chunk_statistics=(_STATISTICS_NAME, sha256_hex(table)),
         skipped=skipped,
     )
+    return seal_manifest(manifest)

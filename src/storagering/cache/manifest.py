@@ -19,10 +19,14 @@ def spec_key(spec: ConversionSpec) -> str:
     return sha256_hex(msgspec.json.encode(spec, order="deterministic"))
 
 
+def seal_manifest(manifest: Manifest) -> Manifest:
+    """The manifest with the digest of everything else in it filled in."""
+    return replace(manifest, digest=sha256_hex(encode_manifest(replace(manifest, digest=""))))
+
+
 def encode_manifest(manifest: Manifest) -> bytes:
-    """Canonical JSON, with the digest of everything else filled in."""
-    bare = msgspec.json.encode(replace(manifest, digest=""), order="deterministic")
-    return msgspec.json.encode(replace(manifest, digest=sha256_hex(bare)), order="deterministic")
+    """Canonical JSON: equal manifests, and only they, have equal bytes."""
+    return msgspec.json.encode(manifest, order="deterministic")
 
 
 def decode_manifest(data: bytes, where: str) -> Manifest:
@@ -41,7 +45,7 @@ def decode_manifest(data: bytes, where: str) -> Manifest:
         manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise FormatError(f"{where} is not a manifest: {error}") from error
-    if encode_manifest(manifest) != data:
+    if encode_manifest(seal_manifest(manifest)) != data:
         raise ChecksumError(
             f"{where} is damaged: its contents do not match its digest; remove the dataset, convert again"
         )

@@ -38,6 +38,7 @@ _CHUNKS_PER_READ = 8
 class _Found:
     file: SourceFile
     columns: dict[str, str]
+    bounds: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,13 @@ class Inspection:
     """All sources as found, and the columns that can be taken from them.
 
     Attributes:
+        bounds: per file, the entries between which no compressed block is cut.
         names: columns of the source that are wanted, in its order.
     """
 
     urls: tuple[str, ...]
     files: tuple[SourceFile, ...]
+    bounds: tuple[tuple[int, ...], ...]
     names: tuple[str, ...]
     typenames: dict[str, str]
     skipped: tuple[SkippedColumn, ...]
@@ -68,7 +71,9 @@ def inspect_sources(urls: Sequence[str], spec: ConversionSpec, settings: Setting
     def look(url: str, label: str | None) -> _Found:
         with closing(open_source(url, spec.tree, settings)) as source:
             file = SourceFile(redact_url(url), label, source.tree, source.entries, source.nbytes, source.version)
-            return _Found(file, dict(source.columns))
+            columns = source.columns
+            needed = {*_choose(columns, spec), *Selection(spec, list(columns)).source_names}
+            return _Found(file, dict(columns), tuple(source.boundaries(needed)))
 
     with ThreadPoolExecutor(_INSPECT_THREADS) as threads:
         found = list(threads.map(look, urls, [label for _, label in spec.sources]))
@@ -78,7 +83,8 @@ def inspect_sources(urls: Sequence[str], spec: ConversionSpec, settings: Setting
     first = found[0].columns
     names = _choose(first, spec)
     skipped = _check_alike(found, names)
-    return Inspection(tuple(urls), tuple(f.file for f in found), names, first, skipped)
+    files, bounds = tuple(f.file for f in found), tuple(f.bounds for f in found)
+    return Inspection(tuple(urls), files, bounds, names, first, skipped)
 
 
 def _choose(columns: dict[str, str], spec: ConversionSpec) -> tuple[str, ...]:
@@ -123,11 +129,7 @@ def plan_build(
         schema = probe.schema()
     sizes = _Sizes(probe.bytes_per_entry, spec.chunk_bytes)
     context = BuildContext(spec, schema, inspection.files, inspection.urls, probe.read_names, staging, settings)
-    pieces = [
-        p
-        for n, f in enumerate(inspection.files)
-        for p in _cut_file(n, f, inspection, probe.read_names, sizes, settings)
-    ]
+    pieces = [p for number, bounds in enumerate(inspection.bounds) for p in _cut_file(number, bounds, sizes)]
     return context, list(_group(pieces, sizes)), probe.skipped
 
 
@@ -202,19 +204,11 @@ class _Sizes:
         return max(1, int(chunks * self.chunk_bytes / max(1.0, self.bytes_per_entry)))
 
 
-def _cut_file(
-    number: int, file: SourceFile, inspection: Inspection, names: Sequence[str], sizes: _Sizes, settings: Settings
-) -> Iterator[Span]:
+def _cut_file(number: int, bounds: Sequence[int], sizes: _Sizes) -> Iterator[Span]:
     """Pieces of one file, on its own block boundaries wherever these are not absurdly far apart."""
-    if not file.entries:
-        return
-    bounds = [0, file.entries]
-    if file.entries > sizes.entries_in(1):
-        with closing(open_source(inspection.urls[number], file.tree, settings)) as source:
-            bounds = source.boundaries(names)
-    start = 0
-    for here, following in zip(bounds[1:], [*bounds[2:], file.entries], strict=True):
-        if here == file.entries or following - start > sizes.entries_in(1):
+    start, last = 0, bounds[-1]
+    for here, following in pairwise([*bounds[1:], last]):
+        if here == last or following - start > sizes.entries_in(1):
             parts = -(-(here - start) // sizes.entries_in(_CHUNKS_PER_READ))
             cuts = np.linspace(start, here, parts + 1).astype(int).tolist()
             yield from (Span(number, a, b) for a, b in pairwise(cuts))

@@ -151,7 +151,10 @@ class _ChunkWriter:
         cuts = np.linspace(0, entries, max(2, round(size / target)) + 1).astype(int)
         for start, stop in pairwise(cuts):
             if stop > start:
-                self._gather({n: a[start:stop] for n, a in columns.items()}, int(stop - start), target, span)
+                part = {n: a[start:stop] for n, a in columns.items()}
+                whole = entries == span.stop - span.start  # without a selection it is known which entries these are
+                own = Span(span.source, span.start + int(start), span.start + int(stop)) if whole else span
+                self._gather(part, int(stop - start), target, own)
                 self.flush()
 
     def _gather(self, columns: dict[str, Any], entries: int, size: int, span: Span) -> None:
