@@ -88,4 +88,4 @@ def test_public_names() -> None:
     assert storagering.__all__ == ["Dataset", "StorageringError", "convert", "open_dataset", "sql"]
     assert all(getattr(storagering, name) is not None for name in storagering.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nope'"):
-        _ = storagering.nope  # type: ignore[attr-defined]
+        _ = storagering.nope
