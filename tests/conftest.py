@@ -1,7 +1,9 @@
 """Fixtures for every test: a cache of its own, and the sample files beside the checkout."""
 
 import os
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,3 +32,14 @@ def shared_data() -> Path:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What became of the sample files of `tests/corpus`, where these were run."""
+    counts: Counter[str] = Counter()
+    for report in terminalreporter.getreports("passed"):
+        counts.update(dict(report.user_properties).get("corpus", {}))
+    if counts:
+        terminalreporter.section("real ROOT files, every tree converted and compared with uproot")
+        for name, number in sorted(counts.items(), key=lambda item: (item[0].partition(",")[0], -item[1])):
+            terminalreporter.write_line(f"{number:8,}  {name}")
