@@ -9,7 +9,7 @@ from storagering.cache.build import BuildProgress, build_dataset
 from storagering.cache.dataset import Dataset
 from storagering.cache.layout import check_name, open_cache
 from storagering.config import Settings, load_settings
-from storagering.errors import SpecError
+from storagering.errors import CacheError, SpecError
 from storagering.files import redact_url
 from storagering.formats.sources import LabelledSources, Sources, resolve_sources
 from storagering.types import ConversionSpec, OnBadColumn, Profile, StoreFormat
@@ -79,11 +79,15 @@ def convert(
     )
     cache = open_cache(settings)
     check_name(name)
-    manifest, built = build_dataset(cache, name, spec, [url for url, _ in resolved], progress or BuildProgress())
+    progress = progress or BuildProgress()
+    manifest, built = build_dataset(cache, name, spec, [url for url, _ in resolved], progress)
     if built:
         from storagering.catalog.index import index_dataset
 
-        index_dataset(cache, manifest)
+        try:
+            index_dataset(cache, manifest)
+        except CacheError as error:
+            progress.tell(f"dataset {name!r} is complete; a later query enters it into the catalog ({error})")
     return Dataset(cache.path(name), manifest)
 
 

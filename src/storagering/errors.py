@@ -28,6 +28,10 @@ class SchemaError(InputError):
     """A column that is absent, or of another type than asked for."""
 
 
+class NoColumnsError(SchemaError):
+    """None of the columns asked for can be converted."""
+
+
 class ConfigError(InputError):
     """A setting that is unknown or out of range."""
 

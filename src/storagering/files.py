@@ -16,14 +16,15 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from storagering.errors import (
     CacheError,
     CacheFullError,
     InputError,
+    LimitExceededError,
     LockTimeoutError,
     NotFoundError,
     ReadOnlyCacheError,
@@ -139,11 +140,8 @@ def publish_directory(staging: Path, target: Path) -> bool:
 def remove_directory(path: Path) -> None:
     """Remove a directory of ours at once from view, then from disk; absent is fine."""
     hidden = path.with_name(f".removed-{secrets.token_hex(8)}")
-    with disk_errors(path):
-        try:
-            path.rename(hidden)
-        except FileNotFoundError:
-            return
+    with disk_errors(path), suppress(FileNotFoundError):  # another process may be removing it too
+        path.rename(hidden)
         shutil.rmtree(hidden)
 
 
@@ -152,13 +150,14 @@ def read_file(path: Path, limit_bytes: int) -> bytes:
 
     Raises:
         NotFoundError: there is none.
-        CacheError: it is larger than ``limit_bytes``, or cannot be read.
+        LimitExceededError: it is larger than ``limit_bytes``.
+        CacheError: it cannot be read.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             if os.fstat(file.fileno()).st_size > limit_bytes:
-                raise CacheError(f"{path} is larger than the limit of {limit_bytes:,} bytes")
+                raise LimitExceededError(f"{path} is larger than the limit of {limit_bytes:,} bytes")
             return file.read()
     except FileNotFoundError as error:
         raise NotFoundError(f"no file {path}") from error
@@ -207,11 +206,21 @@ class FileLock:
         except BlockingIOError:
             os.close(descriptor)
             return False
+        if not self._is_current(descriptor):
+            os.close(descriptor)
+            return False
         if self._mode == fcntl.LOCK_EX:  # the pid is talk for waiters, never trusted
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         self._descriptor = descriptor
         return True
+
+    def _is_current(self, descriptor: int) -> bool:
+        """Whether nobody removed the file between our opening and locking it."""
+        try:
+            return os.path.samestat(os.fstat(descriptor), self.path.lstat())
+        except FileNotFoundError:
+            return False
 
     def acquire(self, timeout_seconds: float, waiting: Callable[[str], None] | None = None) -> None:
         """Take the lock, waiting for it.
@@ -268,7 +277,18 @@ def redact_text(text: str, *urls: str) -> str:
     """``text`` with every mention of ``urls`` redacted: for messages of other libraries."""
     for url in urls:
         text = text.replace(url, redact_url(url))
-        query = urlsplit(url).query if "://" in url else ""
-        if query:
-            text = text.replace(query, "...")
+        for secret in sorted(_secrets_of(url), key=len, reverse=True):
+            text = text.replace(secret, "...")
     return text
+
+
+def _secrets_of(url: str) -> set[str]:
+    """What must not be shown of a URL, also as libraries quote it anew."""
+    if "://" not in url:
+        return set()
+    parts = urlsplit(url)
+    user, _, password = parts.netloc.rpartition("@")[0].partition(":")
+    values = [v for k, v in parse_qsl(parts.query, keep_blank_values=True) if _SECRET_KEY.search(k)]
+    found = {parts.query, parts.fragment, f"{user}:{password}", password, *values}
+    found |= {unquote(f) for f in found} | {quote(unquote(f), safe="/+=") for f in found}
+    return {f for f in found if len(f) > 3}

@@ -177,9 +177,9 @@ class ColumnStatistics:
 
     @property
     def std(self) -> float | None:
-        """Population standard deviation, None without finite values."""
+        """Population standard deviation, None without finite values (or if their squares overflow)."""
         finite = self.count - self.nan_count - self.inf_count
-        return float(np.sqrt(self.sum_squares / finite)) if finite else None
+        return float(np.sqrt(self.sum_squares / finite)) if self.mean is not None else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,6 @@ class Cache:
     def staging(self) -> Iterator[Path]:
         """A fresh folder to build in, removed afterwards unless it was renamed away."""
         folder = self.root / "staging"
-        self._reclaim(folder)
         token = secrets.token_hex(8)
         lock = FileLock(folder / f"{token}.lock")
         lock.acquire(self.settings.lock_timeout_seconds)
@@ -83,16 +82,17 @@ class Cache:
             lock.path.unlink(missing_ok=True)
             lock.release()
 
-    def _reclaim(self, folder: Path) -> None:
-        """Remove what dead builders left; a live one is known by its lock, never by age."""
-        for path in folder.glob("*.lock"):
+    def reclaim(self) -> None:
+        """Remove what dead builders and removers left; a live builder is known by its lock, never by age."""
+        for path in (self.root / "staging").glob("*.lock"):
             lock = FileLock(path)
             if lock.try_acquire():
                 remove_directory(path.with_suffix(""))
                 path.unlink(missing_ok=True)
                 lock.release()
-        for path in folder.glob(".removed-*"):
-            remove_directory(path)
+        for folder in ("staging", "datasets"):
+            for path in (self.root / folder).glob(".removed-*"):
+                remove_directory(path)
 
     def remove(self, name: str) -> None:
         """Remove a published dataset: at once from view, then from disk.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from storagering.files import read_file
 from storagering.types import FORMAT_VERSION, ConversionSpec, Manifest, sha256_hex
 
 MANIFEST_NAME = "manifest.json"
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
 def spec_key(spec: ConversionSpec) -> str:
@@ -73,7 +75,7 @@ class _VersionProbe(msgspec.Struct):
 
 
 def _check_consistency(manifest: Manifest, where: str) -> None:
-    """Chunks follow each other without gap or overlap, and names are not used twice."""
+    """Chunks follow each other without gap or overlap, and names are plain and not used twice."""
     at = 0
     for chunk in manifest.chunks:
         if chunk.start != at or chunk.stop <= chunk.start:
@@ -81,6 +83,10 @@ def _check_consistency(manifest: Manifest, where: str) -> None:
                 f"{where}: chunk {chunk.file} holds entries {chunk.start}-{chunk.stop}, expected from {at}"
             )
         at = chunk.stop
+        if not _FILE_NAME.fullmatch(chunk.file):
+            raise FormatError(f"{where}: {chunk.file!r} is not the name of a chunk")
+        if not 0 <= chunk.trusted_from < chunk.nbytes or chunk.raw_bytes < 0:
+            raise FormatError(f"{where}: chunk {chunk.file} has impossible sizes")
     for names in ([c.name for c in manifest.schema.columns], [c.file for c in manifest.chunks]):
         if len(set(names)) != len(names):
             raise FormatError(f"{where}: a name is used twice")

@@ -37,9 +37,11 @@ def run_tasks(
         results[task.number] = built
         report(sum(s.stop - s.start for s in task.pieces), sum(b.chunk.raw_bytes for b in built))
 
-    processes = [_Worker(context) for _ in range(min(workers, len(tasks)))]
-    with ThreadPoolExecutor(len(processes), "storagering-build") as threads:
+    count = min(workers, len(tasks))
+    processes: list[_Worker] = []
+    with ThreadPoolExecutor(count, "storagering-build") as threads:
         try:
+            processes.extend(_Worker(context) for _ in range(count))  # one by one, so that all are ended
             futures = [threads.submit(worker.serve, todo, done) for worker in processes]
             wait(futures, return_when=FIRST_EXCEPTION)
             for future in futures:
@@ -57,14 +59,15 @@ class _Worker:
     """One process; a plain one, so that a user's script needs no ``if __name__ == '__main__'``."""
 
     def __init__(self, context: BuildContext) -> None:
+        self._context = context
         self._process = subprocess.Popen(
             [sys.executable, "-m", "storagering.cache.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         self._killed = threading.Event()
-        self._send(encode_message(context))
 
     def serve(self, todo: queue.SimpleQueue[Task], done: _TaskDone) -> None:
         assert self._process.stdout is not None  # noqa: S101  (PIPE above)
+        self._send(encode_message(self._context))
         while not self._killed.is_set():
             try:
                 task = todo.get_nowait()

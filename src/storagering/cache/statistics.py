@@ -62,10 +62,14 @@ def _merge(a: ColumnStatistics | None, b: ColumnStatistics | None) -> ColumnStat
     mean, squares = a.mean, a.sum_squares
     if not n:
         mean, squares = b.mean, b.sum_squares
+    elif m and (a.mean is None or b.mean is None):
+        mean, squares = None, 0.0
     elif m and a.mean is not None and b.mean is not None:  # Chan, Golub & LeVeque 1983
         delta = b.mean - a.mean
         mean = a.mean + delta * m / (n + m)
         squares = a.sum_squares + b.sum_squares + delta * delta * n * m / (n + m)
+        if not np.isfinite(squares):  # doubles near the end of their range
+            mean, squares = None, 0.0
     return ColumnStatistics(
         a.count + b.count,
         a.nan_count + b.nan_count,

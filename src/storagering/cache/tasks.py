@@ -19,7 +19,7 @@ import numpy as np
 from storagering.cache.selection import LABEL, Selection
 from storagering.cache.worker import BuildContext, Task
 from storagering.config import Settings
-from storagering.errors import FormatError, SchemaError, SpecError, nearest_names
+from storagering.errors import FormatError, NoColumnsError, SchemaError, SpecError, nearest_names
 from storagering.files import redact_url
 from storagering.formats.arrow import arrow_type
 from storagering.formats.forms import UnsupportedTypeError, assign_keys, describe_column
@@ -39,6 +39,7 @@ class _Found:
     file: SourceFile
     columns: dict[str, str]
     bounds: tuple[int, ...]
+    repeated: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def inspect_sources(urls: Sequence[str], spec: ConversionSpec, settings: Setting
             file = SourceFile(redact_url(url), label, source.tree, source.entries, source.nbytes, source.version)
             columns = source.columns
             needed = {*_choose(columns, spec), *Selection(spec, list(columns)).source_names}
-            return _Found(file, dict(columns), tuple(source.boundaries(needed)))
+            return _Found(file, dict(columns), tuple(source.boundaries(needed)), tuple(source.repeated))
 
     with ThreadPoolExecutor(_INSPECT_THREADS) as threads:
         found = list(threads.map(look, urls, [label for _, label in spec.sources]))
@@ -82,7 +83,7 @@ def inspect_sources(urls: Sequence[str], spec: ConversionSpec, settings: Setting
         raise FormatError(f"there are no entries to convert: {trees} {'is' if len(found) == 1 else 'are'} empty")
     first = found[0].columns
     names = _choose(first, spec)
-    skipped = _check_alike(found, names)
+    skipped = _check_alike(found, names) + _repeated(found[0], names)
     files, bounds = tuple(f.file for f in found), tuple(f.bounds for f in found)
     return Inspection(tuple(urls), files, bounds, names, first, skipped)
 
@@ -111,6 +112,11 @@ def _check_alike(found: Sequence[_Found], names: Iterable[str]) -> tuple[Skipped
                 raise SchemaError(f"column {name!r} is {have} in {other.file.url} and {want} in {first.file.url}")
     extra = {n: f for f in reversed(found[1:]) for n in f.columns if n not in first.columns}
     return tuple(SkippedColumn(n, f.columns[n], "it is not in the first file", f.file.url) for n, f in extra.items())
+
+
+def _repeated(first: _Found, names: Sequence[str]) -> tuple[SkippedColumn, ...]:
+    reason = "another column of this name comes before it"
+    return tuple(SkippedColumn(n, first.columns[n], reason, first.file.url) for n in first.repeated if n in names)
 
 
 def plan_build(
@@ -158,7 +164,9 @@ class _Probe:
         wanted = [n for n in self._outputs if n in arrays] + [n for n, _ in spec.define]
         columns = [c for n in wanted + [LABEL] * bool(spec.classes) if (c := self._describe(n, arrays[n]))]
         if not columns:
-            raise SchemaError(f"{self._source.url}: no column is left to convert ({len(self.skipped)} cannot be read)")
+            raise NoColumnsError(
+                f"{self._source.url}: no column is left to convert ({len(self.skipped)} cannot be read)"
+            )
         return assign_keys(columns)
 
     def _check_names(self) -> None:
@@ -233,10 +241,10 @@ def without_columns(inspection: Inspection, reasons: dict[str, str], spec: Conve
     """The inspection without columns that turned out to be unreadable in the middle of a build.
 
     Raises:
-        SchemaError: under ``on_bad_column="fail"``.
+        SchemaError: under ``on_bad_column="fail"``, or if an expression needs one of them.
     """
     for name, reason in reasons.items():
-        if spec.on_bad_column == "fail":
+        if spec.on_bad_column == "fail" or name not in inspection.names:
             raise SchemaError(f"column {name!r} cannot be converted: {reason}")
     skipped = tuple(SkippedColumn(n, inspection.typenames.get(n, ""), why, "") for n, why in reasons.items())
     names = tuple(n for n in inspection.names if n not in reasons)

@@ -8,13 +8,14 @@ writers CHECKPOINT before they close. Loaders never come here.
 from __future__ import annotations
 
 import os
+import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -25,7 +26,10 @@ from storagering.errors import CacheError, StorageringError
 from storagering.files import FileLock, rename_file
 from storagering.types import Manifest
 
+_Result = TypeVar("_Result")
 _LOCK_SECONDS = 60.0
+#: What says nothing about the catalog's contents.
+_ENVIRONMENT = re.compile(r"no space left|quota|could not set lock|permission denied|read-only file system", re.I)
 _STATISTICS = ("count", "min", "max", "mean", "std", "nan_count", "inf_count", "zero_count")
 
 _TABLES = {
@@ -44,10 +48,18 @@ _TABLES = {
 
 
 def index_dataset(cache: Cache, manifest: Manifest) -> None:
-    """Enter one dataset into the catalog, replacing what it said of that name."""
-    with _writing(cache) as connection:
+    """Enter one dataset into the catalog, replacing what it said of that name.
+
+    Raises:
+        CacheError: the catalog cannot be written (it enters the dataset when it next can).
+    """
+
+    def enter(connection: duckdb.DuckDBPyConnection) -> None:
         _forget(connection, manifest.name)
-        _insert(connection, manifest, _stat(cache, manifest.name))
+        with suppress(FileNotFoundError):  # removed since it was published
+            _insert(connection, manifest, _stat(cache, manifest.name))
+
+    _write(cache, enter)
 
 
 def sync_catalog(cache: Cache) -> int:
@@ -56,8 +68,7 @@ def sync_catalog(cache: Cache) -> int:
     Returns:
         Number of datasets entered or dropped.
     """
-    with _writing(cache) as connection:
-        return _sync(cache, connection)
+    return _write(cache, lambda connection: _sync(cache, connection))
 
 
 def rebuild_catalog(cache: Cache) -> int:
@@ -77,12 +88,21 @@ def catalog_path(cache: Cache) -> Path:
     return cache.root / "catalog.duckdb"
 
 
-@contextmanager
-def reading(cache: Cache) -> Iterator[Path]:
-    """The catalog's path, in line with the manifests, while no other process writes it."""
-    sync_catalog(cache)
-    with _locked(cache):
-        yield catalog_path(cache)
+def read_catalog(cache: Cache) -> dict[str, pa.Table]:
+    """All tables of the catalog, in line with the manifests."""
+
+    def read(connection: duckdb.DuckDBPyConnection) -> dict[str, pa.Table]:
+        _sync(cache, connection)
+        return {
+            t: connection.sql(f"SELECT * FROM {t}").to_arrow_table()  # noqa: S608  (fixed names)
+            for t in _TABLES
+        }
+
+    try:
+        return _write(cache, read)
+    except CacheError:  # the disk is full or read-only: the manifests alone will do
+        with closing(_connect(":memory:")) as connection:
+            return read(connection)
 
 
 def table_names() -> tuple[str, ...]:
@@ -96,42 +116,43 @@ def _locked(cache: Cache) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _writing(cache: Cache) -> Iterator[duckdb.DuckDBPyConnection]:
+def _write(cache: Cache, work: Callable[[duckdb.DuckDBPyConnection], _Result]) -> _Result:
+    """Do something in one transaction; a catalog that DuckDB refuses is put aside and made anew first."""
     with _locked(cache):
-        connection = _open(cache)
         try:
-            connection.begin()
-            yield connection
-            connection.commit()
-            connection.execute("CHECKPOINT")
+            return _transact(cache, work)
         except duckdb.Error as error:
-            raise CacheError(f"{catalog_path(cache)}: {error}; 'storagering catalog rebuild' makes it anew") from error
-        finally:
-            connection.close()
+            if not _ENVIRONMENT.search(str(error)):
+                _put_aside(cache, error)
+                with suppress(duckdb.Error):
+                    _transact(cache, lambda connection: _sync(cache, connection))
+                    return _transact(cache, work)
+            raise CacheError(f"cannot write {catalog_path(cache)}: {error}") from error
 
 
-def _open(cache: Cache) -> duckdb.DuckDBPyConnection:
-    """The catalog, writable; one that DuckDB refuses is put aside and rebuilt from the manifests."""
-    try:
-        return _connect(catalog_path(cache))
-    except duckdb.Error as error:
-        aside = f".corrupt-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
-        for path in (catalog_path(cache), _wal(cache)):
-            if path.exists():
-                rename_file(path, path.with_name(path.name + aside))
-        warnings.warn(
-            f"the catalog could not be opened ({str(error).splitlines()[0]}): "
-            f"put aside as *{aside}, rebuilt from the manifests",
-            stacklevel=2,
-        )
-        connection = _connect(catalog_path(cache))
-        _sync(cache, connection)
-        return connection
+def _transact(cache: Cache, work: Callable[[duckdb.DuckDBPyConnection], _Result]) -> _Result:
+    with closing(_connect(str(catalog_path(cache)))) as connection:
+        connection.begin()
+        result = work(connection)
+        connection.commit()
+        connection.execute("CHECKPOINT")
+        return result
 
 
-def _connect(path: Path) -> duckdb.DuckDBPyConnection:
-    connection = duckdb.connect(str(path), config={"autoinstall_known_extensions": False, "threads": 1})
+def _put_aside(cache: Cache, error: duckdb.Error) -> None:
+    aside = f".corrupt-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+    for path in (catalog_path(cache), _wal(cache)):
+        if path.exists():
+            rename_file(path, path.with_name(path.name + aside))
+    warnings.warn(
+        f"the catalog could not be read ({str(error).splitlines()[0]}): "
+        f"put aside as *{aside}, rebuilt from the manifests",
+        stacklevel=4,
+    )
+
+
+def _connect(path: str) -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect(path, config={"autoinstall_known_extensions": False, "threads": 1})
     try:
         for table, columns in _TABLES.items():
             connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({columns})")

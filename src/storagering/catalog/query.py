@@ -7,6 +7,7 @@ columns are read from. It cannot touch files, the network, the caller's variable
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,10 +18,11 @@ import pyarrow as pa
 
 from storagering.cache.dataset import Dataset, open_dataset
 from storagering.cache.layout import Cache, open_cache
-from storagering.catalog.index import reading, table_names
+from storagering.catalog.index import read_catalog, table_names
 from storagering.catalog.streams import DatasetStream, empty_table, sql_columns
 from storagering.config import Settings, load_settings
-from storagering.errors import LimitExceededError, SpecError
+from storagering.errors import LimitExceededError, SpecError, StorageringError
+from storagering.types import Column
 
 _ROWS_PER_BATCH = 100_000
 
@@ -36,26 +38,33 @@ def sql(query: str, *, settings: Settings | None = None) -> pa.Table:
     """
     settings = settings or load_settings()
     cache = open_cache(settings)
-    with _sandbox(cache, settings) as connection, _stopped_after(settings.sql_timeout_seconds, connection):
+    with _sandbox(cache, settings) as connection, _stopped_after(settings.sql_timeout_seconds, connection) as stopped:
         streams = _bind_datasets(connection, query, cache, settings)
         try:
             return _fetch(connection, query, settings)
-        except duckdb.InterruptException:
-            raise SpecError(f"the query was stopped after {settings.sql_timeout_seconds:g} s") from None
-        except duckdb.Error as error:
+        except (duckdb.Error, pa.ArrowException, OSError) as error:  # Arrow's while rows are fetched
             for stream in streams:
                 if stream.error is not None:
                     raise stream.error from None
+            if stopped.is_set():
+                raise SpecError(f"the query was stopped after {settings.sql_timeout_seconds:g} s") from None
             raise _explain(error, cache) from None
 
 
 @contextmanager
-def _stopped_after(seconds: float, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    timer = threading.Timer(seconds, connection.interrupt)
+def _stopped_after(seconds: float, connection: duckdb.DuckDBPyConnection) -> Iterator[threading.Event]:
+    """Interrupts whatever runs once the time is up, and says so."""
+    stopped = threading.Event()
+
+    def stop() -> None:
+        stopped.set()
+        connection.interrupt()
+
+    timer = threading.Timer(seconds, stop)
     timer.daemon = True
     timer.start()
     try:
-        yield
+        yield stopped
     finally:
         timer.cancel()
 
@@ -73,13 +82,10 @@ def _sandbox(cache: Cache, settings: Settings) -> Iterator[duckdb.DuckDBPyConnec
         },
     )
     try:
-        with reading(cache) as path:
-            quoted = str(path).replace("'", "''")
-            connection.execute(f"ATTACH '{quoted}' AS index (READ_ONLY)")
-            for table in table_names():
-                hidden = " EXCLUDE (stamp)" if table == "datasets" else ""
-                connection.execute(f"CREATE TABLE {table} AS SELECT *{hidden} FROM index.{table}")  # noqa: S608  (fixed names)
-            connection.execute("DETACH index")
+        for name, table in read_catalog(cache).items():
+            connection.register("incoming", table.drop_columns(["stamp"]) if name == "datasets" else table)
+            connection.execute(f"CREATE TABLE {name} AS SELECT * FROM incoming")  # noqa: S608  (fixed names)
+            connection.unregister("incoming")
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
         yield connection
@@ -91,19 +97,32 @@ def _bind_datasets(
     connection: duckdb.DuckDBPyConnection, query: str, cache: Cache, settings: Settings
 ) -> list[DatasetStream]:
     """Register the datasets that the query may name, with the columns that it needs."""
-    text = query.lower()
-    datasets = [open_dataset(name, cache=cache) for name in cache.names() if name.lower() in text]
-    visible = {d.name: sql_columns(d) for d in datasets}
-    for dataset in datasets:
-        connection.register(dataset.name, empty_table(visible[dataset.name]))
-    needed = _projected(connection, query) if datasets else set()
-    streams = []
-    for dataset in datasets:
-        columns = [c for c in visible[dataset.name] if needed is None or c.name in needed]
-        streams.append(DatasetStream(dataset, columns or _cheapest(dataset, visible[dataset.name]), settings.threads))
-        connection.unregister(dataset.name)
-        connection.register(dataset.name, streams[-1])
+    datasets = list(_named_datasets(query, cache))
+    columns = {d.name: sql_columns(d) for d in datasets}
+    plan = _plan(connection, query, columns) if datasets else None
+    if plan is not None:
+        needed = {name for scan in _scans(plan) for name in scan}
+        fewer = {
+            d.name: [c for c in columns[d.name] if c.name in needed] or _cheapest(d, columns[d.name]) for d in datasets
+        }
+        if _plan(connection, query, fewer) == plan:  # else a * or #2 of it would mean something else
+            columns = fewer
+    streams = [DatasetStream(d, columns[d.name], settings.threads) for d in datasets]
+    for dataset, stream in zip(datasets, streams, strict=True):
+        connection.register(dataset.name, stream)
     return streams
+
+
+def _named_datasets(query: str, cache: Cache) -> Iterator[Dataset]:
+    """Datasets whose names occur in the query, but for damaged ones of which that may be mere chance."""
+    text = query.lower()
+    for name in cache.names():
+        if name.lower() in text:
+            try:
+                yield open_dataset(name, cache=cache)
+            except StorageringError:
+                if re.search(rf"(?<![\w.-]){re.escape(name.lower())}(?![\w.-])", text):
+                    raise
 
 
 def _cheapest(dataset: Dataset, visible: list[Any]) -> list[Any]:
@@ -114,25 +133,31 @@ def _cheapest(dataset: Dataset, visible: list[Any]) -> list[Any]:
     return [min(visible, key=lambda c: (order.get(c.kind, 2), c.dtype))]
 
 
-def _projected(connection: duckdb.DuckDBPyConnection, query: str) -> set[str] | None:
-    """Names of the columns that the query's scans read, as DuckDB's planner sees it; None if it cannot say."""
+def _plan(
+    connection: duckdb.DuckDBPyConnection, query: str, columns: dict[str, list[Column]]
+) -> list[dict[str, Any]] | None:
+    """DuckDB's plan of the query over datasets with those columns; None if it has none."""
+    for name, some in columns.items():
+        connection.register(name, empty_table(some))
     try:
         if [s.type for s in connection.extract_statements(query)] != [duckdb.StatementType.SELECT]:
             return None
-        plan = connection.execute(f"EXPLAIN (FORMAT json) {query}").fetchall()
-        scans = [scan for row in plan for root in json.loads(row[1]) for scan in _scans(root)]
-    except (duckdb.Error, LookupError):
+        rows = connection.execute(f"EXPLAIN (FORMAT json) {query}").fetchall()
+        return [root for row in rows for root in json.loads(row[1])]
+    except (duckdb.Error, LookupError, ValueError):
         return None  # wrong, which running it will tell, or of a kind that has no plan
-    return {name for scan in scans for name in scan} if scans else None
+    finally:
+        for name in columns:
+            connection.unregister(name)
 
 
-def _scans(node: dict[str, Any]) -> Iterator[list[str]]:
+def _scans(plan: list[dict[str, Any]]) -> Iterator[list[str]]:
     """The column names of every scan of ours in a plan."""
-    if "ARROW_SCAN" in node.get("name", ""):
-        names = node.get("extra_info", {}).get("Projections", [])
-        yield [names] if isinstance(names, str) else names
-    for child in node.get("children", []):
-        yield from _scans(child)
+    for node in plan:
+        if "ARROW_SCAN" in node.get("name", ""):
+            names = node.get("extra_info", {}).get("Projections", [])
+            yield [names] if isinstance(names, str) else names
+        yield from _scans(node.get("children", []))
 
 
 def _fetch(connection: duckdb.DuckDBPyConnection, query: str, settings: Settings) -> pa.Table:
@@ -152,7 +177,7 @@ def _fetch(connection: duckdb.DuckDBPyConnection, query: str, settings: Settings
     return pa.Table.from_batches(batches, reader.schema)
 
 
-def _explain(error: duckdb.Error, cache: Cache) -> SpecError:
+def _explain(error: Exception, cache: Cache) -> SpecError:
     text = str(error).strip()
     known = ", ".join(cache.names()[:20])
     hint = f"\ndatasets: {known or 'none yet'}; tables: {', '.join(table_names())}" if "does not exist" in text else ""

@@ -32,7 +32,7 @@ _UNREACHABLE_TEXT = re.compile(
     r"|server disconnected|stream disconnect|fatal\]",
     re.I,
 )
-_TRUNCATED_TEXT = re.compile(r"expected Chunk of length|out of (range|bounds)|end of file|unexpected EOF", re.I)
+_TRUNCATED_TEXT = re.compile(r"expected Chunk of length|end of file|unexpected EOF", re.I)
 
 
 def scheme_of(url: str) -> str:
@@ -95,11 +95,18 @@ def source_errors(url: str) -> Iterator[None]:
         raise map_source_error(error, url) from error
 
 
+def is_far_end(error: BaseException) -> bool:
+    """Whether a server or the operating system failed, rather than the contents of a file."""
+    return isinstance(error, OSError | asyncio.TimeoutError) or type(error).__module__.startswith("aiohttp")
+
+
 def map_source_error(error: BaseException, url: str) -> StorageringError:
     """The StorageringError for an exception of uproot, fsspec, aiohttp, XRootD or the system.
 
     XRootD errors are told apart by their [30xx] code, because its classes are not reliable.
     """
+    if isinstance(error, FileNotFoundError) and error.__cause__ is not None and is_far_end(error.__cause__):
+        error = error.__cause__  # fsspec calls every failure of a first HTTP request that
     shown = redact_url(url)
     text = redact_text(" ".join(str(error).split()), url)[:500] or type(error).__name__
     code = _XROOTD_CODE.search(text)
@@ -116,7 +123,7 @@ def map_source_error(error: BaseException, url: str) -> StorageringError:
         return UnreachableError(f"{shown}: cannot reach the server ({text}); is it up?")
     if _TRUNCATED_TEXT.search(text):
         return TruncatedError(f"{shown} ends too early ({text}); fetch it again")
-    if isinstance(error, OSError) or status is not None:
+    if is_far_end(error):
         return SourceError(f"{shown}: {text}")
     if isinstance(error, MemoryError):
         return CorruptDataError(f"{shown}: it asks for more memory than there is ({text})")

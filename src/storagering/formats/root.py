@@ -9,6 +9,7 @@ import lzma
 import re
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
@@ -25,13 +26,15 @@ from storagering.errors import (
     TruncatedError,
     nearest_names,
 )
-from storagering.files import redact_url
-from storagering.formats.remote import map_source_error, source_errors, storage_options
+from storagering.files import redact_text, redact_url
+from storagering.formats.limits import bounded_memory
+from storagering.formats.remote import is_far_end, map_source_error, scheme_of, source_errors, storage_options
 
 _TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple", "ROOT::Experimental::RNTuple")
 _DAMAGE = re.compile(
     r"checksum|decompress|corrupt|expected Chunk of length|not enough (data|bytes)|end of stream", re.I
 )
+_DAMAGE_ERRORS = (zlib.error, lzma.LZMAError, cramjam.DecompressionError, MemoryError)
 _LEAFLIST = re.compile(r"[\w.#]+(\[[^\]]*\])*(/[A-Za-z]+(\[.*\])?)?(:[\w.]+(\[[^\]]*\])*(/[A-Za-z]+)?)*_?")
 
 
@@ -60,6 +63,8 @@ class Source(Protocol):
     version: str
     columns: dict[str, str]
     """Column name -> the type's name in the source, in order."""
+    repeated: list[str]
+    """Names that further columns have too, which therefore cannot be told apart from the first."""
 
     def doc(self, name: str) -> str:
         """The column's title, '' if it says nothing."""
@@ -94,7 +99,8 @@ def open_source(url: str, tree: str | None, settings: Settings) -> Source:
         filesystem, path = fsspec.core.url_to_fs(url, **options)
         info = filesystem.info(path)
         _check_header(filesystem, path, url, info)
-        file = uproot.open({url: None}, array_cache=None, **options)
+        handler = {"handler": _CheckedSource} if scheme_of(url) else {}
+        file = uproot.open({url: None}, array_cache=None, **handler, **options)
         try:
             name = _find_tree(file, tree, url)
             model = file[name]
@@ -103,6 +109,29 @@ def open_source(url: str, tree: str | None, settings: Settings) -> Source:
         except BaseException:
             file.close()
             raise
+
+
+class _CheckedSource(uproot.source.fsspec.FSSpecSource):  # type: ignore[misc]
+    """Raises what reading a range of a remote file raised: uproot takes the exception for the range's bytes."""
+
+    def _open(self) -> None:
+        super()._open()
+        self._fs: Any = _RaisingFileSystem(self._fs)
+
+
+class _RaisingFileSystem:
+    def __init__(self, filesystem: Any) -> None:
+        self._filesystem = filesystem
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._filesystem, name)
+
+    async def _cat_ranges(self, **ranges: Any) -> list[bytes]:
+        found: list[Any] = await self._filesystem._cat_ranges(**ranges)
+        for data in found:
+            if isinstance(data, BaseException):
+                raise data
+        return found
 
 
 def list_trees(file: Any) -> list[str]:
@@ -152,6 +181,7 @@ class _RootSource:
         self.nbytes = int(info.get("size") or 0)
         self.version = str(info.get("ETag") or info.get("mtime") or info.get("LastModified") or "")
         self.columns: dict[str, str] = {}
+        self.repeated: list[str] = []
 
     def close(self) -> None:
         self._file.close()
@@ -162,7 +192,7 @@ class _RootSource:
         try:
             return self._read_quietly(names, start, stop)
         except Exception as error:
-            if len(names) == 1:
+            if len(names) == 1 or is_far_end(error):
                 raise self._verdict(names[0], error) from error
         arrays: dict[str, Any] = {}
         reasons: dict[str, str] = {}
@@ -185,17 +215,15 @@ class _RootSource:
 
     def _verdict(self, name: str, error: Exception) -> StorageringError:
         """A damaged file stops a conversion; a type that uproot cannot read only loses its column."""
-        damaged = isinstance(error, zlib.error | lzma.LZMAError | cramjam.DecompressionError | OSError | MemoryError)
-        if damaged or _DAMAGE.search(str(error)):
-            mapped = map_source_error(error, self.url)
-            if isinstance(mapped, TruncatedError) or not isinstance(error, OSError):
-                text = " ".join(str(error).split())[:300]
-                return type(mapped if isinstance(mapped, TruncatedError) else CorruptDataError())(
-                    f"{redact_url(self.url)}: column {name!r} is damaged ({text}); fetch the file again"
-                )
+        text = redact_text(" ".join(str(error).split()), self.url)[:300]
+        mapped = map_source_error(error, self.url)
+        if isinstance(mapped, TruncatedError):
+            return TruncatedError(f"{redact_url(self.url)}: column {name!r} ends too early ({text}); fetch it again")
+        if is_far_end(error):
             return mapped
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        return UnreadableColumnsError({name: reason[:300]}, self.url)
+        if isinstance(error, _DAMAGE_ERRORS) or _DAMAGE.search(text):
+            return CorruptDataError(f"{redact_url(self.url)}: column {name!r} is damaged ({text}); fetch it again")
+        return UnreadableColumnsError({name: f"{type(error).__name__}: {text}"}, self.url)
 
 
 class TreeSource(_RootSource):
@@ -203,7 +231,15 @@ class TreeSource(_RootSource):
 
     def __init__(self, url: str, tree: str, model: Any, info: dict[str, Any], file: Any) -> None:
         super().__init__(url, tree, model, info, file)
-        self._branches = {n: b for n, b in model.iteritems(recursive=True) if not _is_group(b)}
+        self._branches: dict[str, Any] = {}
+        self._bare_names = Counter(branch.name for branch in model.itervalues(recursive=True))
+        for name, branch in model.iteritems(recursive=True):
+            if _is_group(branch):
+                continue
+            if name in self._branches:
+                self.repeated.append(name)
+            else:
+                self._branches[name] = branch
         self.columns = {n: _typename(b) for n, b in self._branches.items()}
 
     def doc(self, name: str) -> str:
@@ -220,16 +256,32 @@ class TreeSource(_RootSource):
         return sorted({0, self.entries} | {e for e in common or () if 0 < e < self.entries})
 
     def _read(self, names: Sequence[str], start: int, stop: int) -> dict[str, Any]:
-        if len(names) == 1:  # arrays() would walk over all branches to find this one
-            array = self._branches[names[0]].array(entry_start=start, entry_stop=stop, library="ak")
-            return {names[0]: array}
-        wanted = {id(self._branches[name]): name for name in names}
-        order = [wanted[id(b)] for b in self._model.itervalues(recursive=True) if id(b) in wanted]
-        arrays = self._model.arrays(
-            filter_branch=lambda b: id(b) in wanted, entry_start=start, entry_stop=stop, library="ak", how=tuple
-        )
-        by_name = dict(zip(order, arrays, strict=True))
-        return {name: by_name[name] for name in names}
+        """From a server in one request where that is safe, otherwise one by one.
+
+        uproot's ``arrays`` looks branches up by their bare names: quadratic in their number, and wrong for
+        all but the first of a name.
+        """
+        together = [n for n in names if self._is_unique(n)] if scheme_of(self.url) else []
+        wanted = {id(self._branches[name]) for name in together}
+        read: dict[str, Any] = {}
+        if together:
+            read = self._model.arrays(
+                filter_branch=lambda b: id(b) in wanted, entry_start=start, entry_stop=stop, library="ak", how=dict
+            )
+        return {n: read[n] if n in read else self._read_one(self._branches[n], start, stop) for n in names}
+
+    def _read_one(self, branch: Any, start: int, stop: int) -> Any:
+        if not _is_object(branch):
+            return branch.array(entry_start=start, entry_stop=stop, library="ak")
+        try:
+            with bounded_memory():
+                return branch.array(entry_start=start, entry_stop=stop, library="ak")
+        except MemoryError as error:
+            raise _MisreadError("uproot takes it for larger than memory") from error
+
+    def _is_unique(self, name: str) -> bool:
+        branch = self._branches[name]
+        return self._bare_names[branch.name] == 1 and "/" not in name and not _is_object(branch)
 
 
 class NtupleSource(_RootSource):
@@ -237,7 +289,7 @@ class NtupleSource(_RootSource):
 
     def __init__(self, url: str, tree: str, model: Any, info: dict[str, Any], file: Any) -> None:
         super().__init__(url, tree, model, info, file)
-        self._fields = {name: model[name] for name in model.keys(recursive=False)}
+        self._fields = dict(model.iteritems(recursive=False))
         self.columns = {n: _typename(f) for n, f in self._fields.items()}
         # uproot reads one cluster too many when a range ends on a boundary: the next read finds it here.
         self._cache = uproot.cache.LRUArrayCache("100 MB")
@@ -259,17 +311,27 @@ class NtupleSource(_RootSource):
         return {name: record[name] for name in names}
 
 
+class _MisreadError(Exception):
+    """A column's type sends uproot astray."""
+
+
+def _is_object(branch: Any) -> bool:
+    """Whether uproot reads the branch object by object, believing every length that it finds."""
+    return _interpretation(branch) == "AsObjects"
+
+
 def _is_group(branch: Any) -> bool:
     """A branch that only holds other branches."""
-    if not len(branch.branches):
-        return False
+    return len(branch.branches) > 0 and _interpretation(branch) in ("AsGrouped", "UnknownInterpretation")
+
+
+def _interpretation(branch: Any) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            kind = type(branch.interpretation).__name__
-        except Exception:  # noqa: BLE001  (uproot raises many kinds; a parent without numbers is no column)
-            return True
-    return kind in ("AsGrouped", "UnknownInterpretation")
+            return type(branch.interpretation).__name__
+        except Exception:  # noqa: BLE001  (uproot raises many kinds)
+            return "UnknownInterpretation"
 
 
 def _typename(item: Any) -> str:

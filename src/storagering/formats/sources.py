@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def _expand_all(sources: Sources, settings: Settings) -> list[str]:
 
 def _expand(item: str, settings: Settings) -> list[str]:
     if item.startswith("@"):
-        return _expand_all(_read_list(Path(item[1:])), settings)
+        return [url for line in _read_list(Path(item[1:])) for url in _expand(line, settings)]
     scheme = scheme_of(item)
     if scheme in ("", "file"):
         return _expand_local(item.removeprefix("file://"))
@@ -67,11 +68,16 @@ def _read_list(path: Path) -> list[str]:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise NotFoundError(f"cannot read the source list {path}: {error}") from error
-    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    found = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if any(line.startswith("@") for line in found):
+        raise SpecError(f"the source list {path} names another list; name files and URLs only")
+    return found
 
 
 def _expand_local(item: str) -> list[str]:
     path = Path(item).expanduser()
+    if len(item) > 4095 or any(len(os.fsencode(name)) > 255 for name in path.parts):
+        raise NotFoundError(f"{item[:80]}...: no such file; the name is too long")
     if path.is_dir():
         raise NotFoundError(f"{item} is a folder; name its files, e.g. '{item.rstrip('/')}/*.root'")
     if path.exists() or not any(c in item for c in "*?["):
