@@ -1,0 +1,169 @@
+"""The catalog file may be lost or damaged at any time: it is made anew from the manifests."""
+
+import random
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from storagering.api import convert
+from storagering.cache.dataset import open_dataset
+from storagering.cache.layout import Cache, open_cache
+from storagering.catalog.index import catalog_path, index_dataset, rebuild_catalog, sync_catalog
+from storagering.catalog.query import sql
+from storagering.config import load_settings
+from storagering.testing.toys import write_toy_tree
+
+EVERYTHING = """SELECT d.*, c.*, k.digest FROM datasets d JOIN columns c ON c.dataset = d.name
+    JOIN chunks k ON k.dataset = d.name ORDER BY d.name, c.position, k.chunk"""
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("built")
+    write_toy_tree(folder / "toy.root", entries=200)
+    for name in ("a", "b"):
+        convert(
+            str(folder / "toy.root"),
+            name=name,
+            chunk_bytes=10_000,
+            settings=load_settings(cache=folder / "c", workers=1),
+        )
+    return folder
+
+
+@pytest.fixture
+def opened(built: Path, cache: Path) -> Cache:
+    shutil.copytree(built / "c", cache)
+    return open_cache(load_settings())
+
+
+def everything() -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = sql(EVERYTHING).to_pylist()
+    return rows
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def garble(path: Path) -> None:
+    path.write_bytes(b"this is no database" * 1000)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def garbage_wal(path: Path) -> None:
+    path.with_name("catalog.duckdb.wal").write_bytes(b"\x17garbage" * 500)
+
+
+def other_tables(path: Path) -> None:
+    path.unlink()
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("CREATE TABLE datasets (name VARCHAR)")
+
+
+@pytest.mark.parametrize("damage", [delete, truncate, garble, empty, garbage_wal, other_tables])
+def test_a_damaged_catalog_is_put_aside_and_made_anew(opened: Cache, damage: Callable[[Path], None]) -> None:
+    before = everything()
+    assert len(before) > 10
+    damage(catalog_path(opened))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert everything() == before
+        assert everything() == before
+    told = [w for w in caught if "put aside" in str(w.message)]
+    aside = list(opened.root.glob("catalog.duckdb*.corrupt-*"))
+    if damage is delete:
+        assert not told
+    elif damage is garbage_wal:
+        assert len(told) <= 1  # DuckDB may take it for a torn write and drop it
+    else:
+        assert len(told) == 1
+        assert "rebuilt from the manifests" in str(told[0].message)
+        assert aside
+
+
+def test_flipped_bits_never_change_an_answer(opened: Cache) -> None:
+    """Wherever the bit is: the result is as before, with at most one warning."""
+    before, path = everything(), catalog_path(opened)
+    data = path.read_bytes()
+    rng = random.Random(3)
+    rebuilt = 0
+    for _ in range(20):
+        changed = bytearray(data)
+        changed[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        path.write_bytes(changed)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            assert everything() == before
+        assert len(caught) <= 1
+        rebuilt += len(caught)
+        for leftover in opened.root.glob("catalog.duckdb*.corrupt-*"):
+            leftover.unlink()
+    assert rebuilt
+
+
+def test_rebuild(opened: Cache) -> None:
+    before = everything()
+    assert rebuild_catalog(opened) == 2
+    assert everything() == before
+    assert sync_catalog(opened) == 0
+
+
+def test_removals_and_crashes_are_followed(opened: Cache, built: Path) -> None:
+    sync_catalog(opened)
+    opened.remove("a")
+    assert sync_catalog(opened) == 1
+    assert sql("SELECT name FROM datasets").column(0).to_pylist() == ["b"]
+    shutil.copytree(built / "c" / "datasets" / "a", opened.path("a"))  # published, but its builder died then
+    assert sql("SELECT name FROM datasets ORDER BY 1").column(0).to_pylist() == ["a", "b"]
+
+
+def test_a_dataset_made_again_replaces_what_was_said(opened: Cache, built: Path) -> None:
+    opened.remove("a")
+    convert(str(built / "toy.root"), name="a", workers=1, columns=["run"])
+    assert sql("SELECT num_columns FROM datasets ORDER BY name").column(0).to_pylist()[0] == 1
+    assert sql("SELECT count(*) FROM columns WHERE dataset = 'a'").column(0).to_pylist() == [1]
+    index_dataset(opened, open_dataset("a").manifest)
+    assert sql("SELECT count(*) FROM columns WHERE dataset = 'a'").column(0).to_pylist() == [1]
+
+
+def test_a_catalog_that_another_program_holds_open(opened: Cache, built: Path) -> None:
+    code = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(catalog_path(opened))], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == b"open\n"
+    try:
+        assert len(everything()) > 10
+        assert len(convert(str(built / "toy.root"), name="c", workers=1)) == 200
+        assert not list(opened.root.glob("*.corrupt-*")), "nothing is wrong with it"
+    finally:
+        other.communicate()
+    assert sql("SELECT count(*) FROM datasets").column(0).to_pylist() == [3]
+
+
+def test_reading_data_never_opens_the_catalog() -> None:
+    """Eight ranks could not: DuckDB admits one process."""
+    code = "import sys, storagering as sr; sr.open_dataset; import storagering.cache.dataset, storagering.cache.store\n"
+    code += "import storagering.cache.zarr_store, storagering.cache.parquet_store, pkgutil, importlib\n"
+    code += "import storagering.loaders as l\n"
+    code += "names = {m.name for m in pkgutil.iter_modules(l.__path__)} - {'torch', 'tensorflow', 'jax'}\n"
+    code += "for name in names: importlib.import_module('storagering.loaders.' + name)\n"
+    code += "print([m for m in sys.modules if m.startswith(('duckdb', 'storagering.catalog'))])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,203 @@
+"""Conversions that are killed at any moment: nothing partial is ever seen, and the same command finishes the job."""
+
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import psutil
+import pytest
+
+from storagering.cache.dataset import open_dataset
+from storagering.cache.layout import Cache, open_cache
+from storagering.cache.worker import decode_reply
+from storagering.config import load_settings
+from storagering.errors import WorkerDiedError
+from storagering.testing.toys import toy_columns, write_toy_tree
+
+ENTRIES = 12_000
+KILLS = 50
+SCRIPT = """
+import sys
+import storagering as sr
+print(sr.convert(sys.argv[1], name="toy", workers=2, chunk_bytes=100_000).manifest.digest)
+"""
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("source") / "toy.root"
+    write_toy_tree(path, entries=ENTRIES, basket_entries=1000)
+    return path
+
+
+def start(source: Path) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(source)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def check_absent_or_whole(cache: Cache) -> bool:
+    """Whether the dataset is there; if so, everything in it must be readable and right."""
+    if not cache.names():
+        return False
+    assert cache.names() == ["toy"]
+    dataset = open_dataset("toy", cache=cache)
+    event = dataset.arrays().event
+    np.testing.assert_array_equal(event, toy_columns(ENTRIES)["event"])
+    return True
+
+
+def leftovers(cache: Cache) -> list[str]:
+    hidden = [p.name for p in (cache.root / "datasets").iterdir() if p.name.startswith(".")]
+    return [p.name for p in (cache.root / "staging").iterdir()] + hidden
+
+
+def wait_until_gone(sessions: list[int]) -> float:
+    """Seconds until no process of those sessions is left."""
+    begin = time.monotonic()
+    while alive := [s for s in sessions if _exists(s)]:
+        assert time.monotonic() - begin < 20, f"orphaned workers: {alive}"
+        time.sleep(0.02)
+    return time.monotonic() - begin
+
+
+def _exists(session: int) -> bool:
+    try:
+        os.killpg(session, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+class Forks:
+    """Starts the conversion in processes that need not import everything first: kills then hit the work itself."""
+
+    def __init__(self, source: Path, folder: Path) -> None:
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(
+            ["storagering.api", "storagering.cache.build", "storagering.catalog.index"]
+        )
+        self._out = folder / "digest"
+        cache = os.environ["STORAGERING_CACHE"]
+        head = f"import os; os.setsid(); os.environ['STORAGERING_CACHE'] = {cache!r}\n"
+        self._code = head + SCRIPT.replace("sys.argv[1]", repr(str(source))).replace(
+            "print(", f"__import__('pathlib').Path({str(self._out)!r}).write_text("
+        )
+
+    def start(self) -> Any:
+        process = self._context.Process(target=exec, args=(self._code, {}))
+        process.start()
+        return process
+
+    def run(self) -> str:
+        self._out.unlink(missing_ok=True)
+        process = self.start()
+        process.join(60)
+        assert process.exitcode == 0
+        return self._out.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_conversion_killed_at_any_moment(source: Path, tmp_path: Path, seed: int) -> None:
+    cache = open_cache(load_settings())
+    forks = Forks(source, tmp_path)
+    forks.run()
+    cache.remove("toy")
+    begin = time.monotonic()
+    whole = forks.run()
+    duration = time.monotonic() - begin
+    assert check_absent_or_whole(cache)
+    cache.remove("toy")
+
+    rng = random.Random(seed)
+    sessions, survived, halfway = [], 0, 0
+    for number in range(KILLS // 2):
+        process = forks.start()
+        sessions.append(process.pid)
+        process.join(duration * rng.uniform(0.0 if number % 3 == 0 else 0.5, 1.1))
+        process.kill()
+        process.join(20)
+        halfway += any(path.is_dir() for path in (cache.root / "staging").iterdir())
+        if published := check_absent_or_whole(cache):
+            survived += 1
+        if published or number % 6 == 0:
+            assert forks.run() == whole
+            assert not leftovers(cache)
+            assert check_absent_or_whole(cache)
+            cache.remove("toy")
+    assert survived < KILLS // 3, "too many were killed too late to matter"
+    assert halfway > KILLS // 6, "too few were killed while they wrote"
+    wait_until_gone(sessions)
+    assert forks.run() == whole
+    assert not leftovers(cache)
+
+
+def test_a_killed_worker_is_named_with_its_signal(source: Path) -> None:
+    """The conversion ends with a typed error, and leaves nothing behind."""
+    code = SCRIPT.replace("print(", "import storagering.errors\ntry: print(").rstrip()
+    code += "\nexcept storagering.errors.WorkerDiedError as error: print('DIED', error)\n"
+    process = subprocess.Popen([sys.executable, "-c", code, str(source)], stdout=subprocess.PIPE)
+    parent = psutil.Process(process.pid)
+    workers: list[psutil.Process] = []
+    while not workers and process.poll() is None:
+        workers = parent.children()
+        time.sleep(0.005)
+    workers[0].kill()
+    out, _ = process.communicate(timeout=60)
+    assert out.startswith(b"DIED a conversion worker ended (SIGKILL)"), out
+    cache = open_cache(load_settings())
+    assert not cache.names()
+    assert not leftovers(cache)
+
+
+def test_workers_end_when_their_parent_does(source: Path) -> None:
+    process = start(source)
+    while not (workers := psutil.Process(process.pid).children()):
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert not alive
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_conversion_cleans_up(source: Path, number: signal.Signals) -> None:
+    process = start(source)
+    while process.poll() is None and not psutil.Process(process.pid).children():
+        time.sleep(0.005)
+    os.killpg(process.pid, number)  # as a terminal does
+    process.communicate(timeout=20)
+    assert process.returncode != 0
+    wait_until_gone([process.pid])
+    cache = open_cache(load_settings())
+    assert not cache.names()
+    if number == signal.SIGINT:
+        assert not leftovers(cache)
+
+
+def test_a_broken_reply_is_an_error() -> None:
+    with pytest.raises(msgspec.DecodeError):
+        decode_reply(b'{"chunks": [')
+
+
+def test_a_worker_that_cannot_start_is_an_error(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from storagering.api import convert
+
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(WorkerDiedError, match="exit code 1"):
+        convert(str(source), name="toy", workers=2, chunk_bytes=100_000)
+    cache = open_cache(load_settings())
+    assert not cache.names()
+    assert not leftovers(cache)
