@@ -84,10 +84,11 @@ def _compare(dataset: sr.Dataset, fields: dict[str, Any], counts: Counter[str]) 
 
 
 def _fields(original: Any) -> dict[str, Any]:
-    """Every branch by its path, the first of each name; of an RNTuple the top-level fields."""
+    """Every branch by its path, the first column of each name; of an RNTuple the top-level fields."""
     if "RNTuple" in type(original).__name__:
         return dict(original.iteritems(recursive=False))
     fields: dict[str, Any] = {}
     for name, branch in original.iteritems(recursive=True):
-        fields.setdefault(name, branch)
+        if name not in fields or len(fields[name].branches):  # a group of branches is no column
+            fields[name] = branch
     return fields

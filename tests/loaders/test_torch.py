@@ -23,7 +23,8 @@ def events(batches: Iterator[Batch] | DataLoader) -> list[int]:
 
 def all_events(dataset: sr.Dataset) -> list[int]:
     """(run, event) is not unique across files; the pair of label and event is."""
-    return ak.to_numpy(dataset.arrays(["event"]).event).astype(np.int64).tolist()
+    numbers: list[int] = ak.to_numpy(dataset.arrays(["event"]).event).astype(np.int64).tolist()
+    return numbers
 
 
 @pytest.mark.parametrize("shuffle", ["block", "exact", None])
@@ -154,7 +155,7 @@ def test_refusals(dataset: sr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
         {"jagged": "dense"}, {"pad_to": 0}, {"prefetch_batches": -1}, {"split": (0.5, 0.5)},
     ):  # fmt: skip
         with pytest.raises(SpecError):
-            DataLoader(dataset, **wrong)  # type: ignore[arg-type]
+            DataLoader(dataset, **wrong)
     with pytest.raises(SchemaError, match="nearest names: 'Jet_pt'"):
         DataLoader(dataset, columns=["Jet_p"])
     with pytest.raises(NotFoundError, match="cache is empty"):

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from storagering.models.jet_features import (  # noqa: E402
 )
 
 
-def make_plane(jets: int = 50, particles: int = 20) -> tuple:
+def make_plane(jets: int = 50, particles: int = 20) -> tuple[Any, ...]:
     random = torch.Generator().manual_seed(2)
     x, y = 0.3 * torch.randn(2, jets, particles, generator=random, dtype=torch.float64)
     return x, 0.3 * y, torch.rand(jets, particles, generator=random, dtype=torch.float64)

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import pytest
 pytest.importorskip("torch")
 
 
-def toy_jets(prongs: int, jets: int, seed: int) -> dict:
+def toy_jets(prongs: int, jets: int, seed: int) -> dict[str, Any]:
     """Jets with ``prongs`` hard directions: nothing physical, but they can be told apart."""
     import awkward as ak
 
@@ -52,7 +53,7 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def jets(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path):
+def jets(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path) -> Any:
     """600 toy jets, labelled top and qcd, in several chunks, as a dataset called ``toyjets``."""
     from storagering.api import convert
     from storagering.config import load_settings

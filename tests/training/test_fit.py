@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ class StoppedError(Exception):
     """Stands for whatever ends a training early."""
 
 
-def load_tensors(output: Path) -> dict:
+def load_tensors(output: Path) -> dict[str, Any]:
     return dict(load_checkpoint(output / "checkpoint.safetensors").tensors)
 
 
@@ -66,7 +67,7 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     def interrupt(step: int) -> None:
         original = TrainingState.take_step
 
-        def take_step(state: TrainingState, *args: object) -> float:
+        def take_step(state: TrainingState, *args: Any) -> float:
             if state.step == step:
                 monkeypatch.setattr(TrainingState, "take_step", original)
                 raise StoppedError
@@ -217,7 +218,7 @@ def test_a_damaged_checkpoint_is_not_trained_on(
 def test_a_checkpoint_with_missing_tensors_is_refused(jets: Dataset, uninterrupted: tuple[Report, Path]) -> None:
     checkpoint = load_checkpoint(uninterrupted[1] / "checkpoint.safetensors")
     model = load_model(uninterrupted[1] / "checkpoint.safetensors")
-    state = TrainingState(model, torch.optim.AdamW(model.parameters()), None, {})
+    state = TrainingState(model, torch.optim.AdamW(model.parameters()), None, {})  # type: ignore[arg-type]
     fewer = {name: tensor for name, tensor in checkpoint.tensors.items() if name != "model.phi.0.weight"}
     with pytest.raises(FormatError, match=r"phi\.0\.weight"):
         state.restore(replace(checkpoint, tensors=fewer))
@@ -249,7 +250,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_keeps_the_checkpoint(
 ) -> None:
     original = TrainingState.take_step
 
-    def poisoned(state: TrainingState, recipe: object, sample: object, rate: float) -> float:
+    def poisoned(state: TrainingState, recipe: Any, sample: Any, rate: float) -> float:
         if state.step == 10:
             sample = sample._replace(weights=sample.weights * float("nan"))
         return original(state, recipe, sample, rate)

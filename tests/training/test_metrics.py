@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from storagering.errors import InputError
 from storagering.training.metrics import Rejection, compute_roc
 
 
-def gaussian_scores(separation: float, jets: int = 40_000) -> tuple:
+def gaussian_scores(separation: float, jets: int = 40_000) -> tuple[Any, ...]:
     random = np.random.default_rng(4)
     scores = np.concatenate([random.normal(separation, 1, jets), random.normal(0, 1, jets)])
     return scores, np.repeat([1, 0], jets)
@@ -76,7 +77,7 @@ def test_few_passing_jets_are_pointed_out() -> None:
         ([0.1, math.nan], [1, 0], "1 of 2 scores are not finite"),
     ],
 )
-def test_what_has_no_roc_curve(scores: list, truth: list, message: str) -> None:
+def test_what_has_no_roc_curve(scores: list[Any], truth: list[Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         compute_roc(np.array(scores), np.array(truth))
 

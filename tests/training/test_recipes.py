@@ -30,7 +30,7 @@ def test_the_deepset_has_the_documented_size() -> None:
 @pytest.mark.parametrize("value", [0, -1, float("nan")])
 def test_numbers_must_be_positive(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"{name} must be positive"):
-        TrainingOptions(**{name: value})
+        TrainingOptions(**{name: value})  # type: ignore[arg-type]
 
 
 def test_learning_rate_rises_for_an_epoch_and_ends_near_zero() -> None:
