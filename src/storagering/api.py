@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from storagering.cache.build import BuildProgress, build_dataset
@@ -60,7 +61,9 @@ def convert(
         NotFoundError, SourceError, CorruptDataError: a source cannot be read.
         CacheError: the cache cannot be written.
     """
-    settings = settings or load_settings(workers=workers)
+    settings = settings or load_settings()
+    if workers is not None:
+        settings = replace(settings, workers=workers)
     if chunk_bytes < 1 << 12:
         raise SpecError(f"chunk_bytes={chunk_bytes} is too small; use at least 4096, better some MiB")
     resolved = resolve_sources(_with_labels(sources, labels), settings)

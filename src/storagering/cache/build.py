@@ -102,17 +102,19 @@ def _fill(
 ) -> Manifest:
     """Write everything into the staging folder; starts over without a column that fails half way."""
     while True:
-        context, tasks, skipped = plan_build(inspection, spec, cache.settings, str(staging))
+        plan = plan_build(inspection, spec, cache.settings, str(staging))
         progress.start(sum(f.entries for f in inspection.files))
         try:
-            built = run_tasks(context, tasks, cache.settings.workers, progress.advance)
+            built = run_tasks(plan.context, plan.tasks, cache.settings.workers, progress.advance, plan.known)
             break
         except UnreadableColumnsError as error:
             progress.tell(f"starting over without {', '.join(error.reasons)}: unreadable further on")
             inspection = without_columns(inspection, error.reasons, spec)
             for leftover in staging.iterdir():
                 leftover.unlink()
-    manifest = _describe(name, context, [b for task in built for b in task], inspection.skipped + skipped, staging)
+    manifest = _describe(
+        name, plan.context, [b for task in built for b in task], inspection.skipped + plan.skipped, staging
+    )
     write_new(staging / MANIFEST_NAME, encode_manifest(manifest))
     return manifest
 

@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
+from typing import Any
 
 from storagering.cache.worker import BuildContext, BuiltChunk, Report, Task, decode_reply, encode_message, run_task
 from storagering.errors import WorkerDiedError
@@ -18,16 +19,19 @@ _TaskDone = Callable[[Task, tuple[BuiltChunk, ...]], None]
 
 
 def run_tasks(
-    context: BuildContext, tasks: Sequence[Task], workers: int, report: Report
+    context: BuildContext, tasks: Sequence[Task], workers: int, report: Report, known: Mapping[str, Any] | None = None
 ) -> list[tuple[BuiltChunk, ...]]:
     """The chunks of every task, in task order, whatever the number of workers.
+
+    Args:
+        known: the arrays of the only piece of the only task, if they were read already.
 
     Raises:
         WorkerDiedError: a worker process was killed, naming the signal.
         StorageringError: the first error of a task; the other workers are stopped.
     """
     if workers <= 1 or len(tasks) <= 1:
-        return [run_task(context, task, report) for task in tasks]
+        return [run_task(context, task, report, known) for task in tasks]
     results: dict[int, tuple[BuiltChunk, ...]] = {}
     todo: queue.SimpleQueue[Task] = queue.SimpleQueue()
     for task in tasks:

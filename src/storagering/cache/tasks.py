@@ -6,7 +6,7 @@ them makes the same dataset, byte for byte.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -119,10 +119,23 @@ def _repeated(first: _Found, names: Sequence[str]) -> tuple[SkippedColumn, ...]:
     return tuple(SkippedColumn(n, first.columns[n], reason, first.file.url) for n in first.repeated if n in names)
 
 
-def plan_build(
-    inspection: Inspection, spec: ConversionSpec, settings: Settings, staging: str
-) -> tuple[BuildContext, list[Task], tuple[SkippedColumn, ...]]:
-    """The schema, the tasks, and the columns that cannot be had (with ``on_bad_column="skip"``).
+@dataclass(frozen=True)
+class BuildPlan:
+    """What is to be done.
+
+    Attributes:
+        skipped: columns that cannot be had (with ``on_bad_column="skip"``).
+        known: all arrays that there are to read, if finding out their types took reading them all.
+    """
+
+    context: BuildContext
+    tasks: list[Task]
+    skipped: tuple[SkippedColumn, ...]
+    known: Mapping[str, Any] | None
+
+
+def plan_build(inspection: Inspection, spec: ConversionSpec, settings: Settings, staging: str) -> BuildPlan:
+    """Find the schema and cut the work.
 
     Raises:
         SpecError: an expression that cannot be evaluated, or a name that is used twice.
@@ -136,7 +149,8 @@ def plan_build(
     sizes = _Sizes(probe.bytes_per_entry, spec.chunk_bytes)
     context = BuildContext(spec, schema, inspection.files, inspection.urls, probe.read_names, staging, settings)
     pieces = [p for number, bounds in enumerate(inspection.bounds) for p in _cut_file(number, bounds, sizes)]
-    return context, list(_group(pieces, sizes)), probe.skipped
+    known = probe.arrays if pieces == [Span(number, 0, probe.entries)] else None
+    return BuildPlan(context, list(_group(pieces, sizes)), probe.skipped, known)
 
 
 class _Probe:
@@ -150,17 +164,17 @@ class _Probe:
         self._check_names()
         self._selection = Selection(spec, list(source.columns))
         hidden = [n for n in self._selection.source_names if n not in self._outputs]
-        self._arrays = self._read([*self._outputs, *hidden])
-        self.read_names = tuple(self._arrays)
-        self.bytes_per_entry = sum(a.nbytes for a in self._arrays.values()) / max(1, self._entries)
+        self.arrays = self._read([*self._outputs, *hidden])
+        self.read_names = tuple(self.arrays)
+        self.bytes_per_entry = sum(a.nbytes for a in self.arrays.values()) / max(1, self.entries)
 
     @property
-    def _entries(self) -> int:
+    def entries(self) -> int:
         return min(self._source.entries, _PROBE_ENTRIES)
 
     def schema(self) -> Schema:
         spec = self._spec
-        arrays, _ = self._selection.apply(self._arrays, self._entries, 0 if spec.classes else None)
+        arrays, _ = self._selection.apply(self.arrays, self.entries, 0 if spec.classes else None)
         wanted = [n for n in self._outputs if n in arrays] + [n for n, _ in spec.define]
         columns = [c for n in wanted + [LABEL] * bool(spec.classes) if (c := self._describe(n, arrays[n]))]
         if not columns:
@@ -179,7 +193,7 @@ class _Probe:
 
     def _read(self, names: list[str]) -> dict[str, Any]:
         try:
-            return self._source.read(names, 0, self._entries)
+            return self._source.read(names, 0, self.entries)
         except UnreadableColumnsError as error:
             for name, reason in error.reasons.items():
                 self._skip(name, reason)

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -27,7 +27,7 @@ from storagering.cache.statistics import Statistics, describe_batch
 from storagering.cache.store import chunk_store
 from storagering.config import Settings
 from storagering.errors import InternalError, SourceChangedError, StorageringError
-from storagering.files import write_new
+from storagering.files import redact_text, write_new
 from storagering.formats.forms import to_batch
 from storagering.formats.root import Source, UnreadableColumnsError, open_source
 from storagering.types import Chunk, ConversionSpec, Schema, SourceFile, Span, sha256_hex
@@ -82,8 +82,13 @@ Report = Callable[[int, int], None]
 """Called with the entries and decoded bytes read since the last call."""
 
 
-def run_task(context: BuildContext, task: Task, report: Report) -> tuple[BuiltChunk, ...]:
+def run_task(
+    context: BuildContext, task: Task, report: Report, known: Mapping[str, Any] | None = None
+) -> tuple[BuiltChunk, ...]:
     """Read the task's pieces and write their chunks into the staging folder.
+
+    Args:
+        known: the arrays of the only piece, if they were read already.
 
     Raises:
         UnreadableColumnsError: columns that cannot be read in one of the pieces.
@@ -93,7 +98,7 @@ def run_task(context: BuildContext, task: Task, report: Report) -> tuple[BuiltCh
     writer = _ChunkWriter(context, task.number)
     selection = Selection(context.spec, list(context.read_names))
     for span, source in _opened(context, task.pieces):
-        arrays = source.read(context.read_names, span.start, span.stop)
+        arrays = dict(known or source.read(context.read_names, span.start, span.stop))
         size = sum(int(a.nbytes) for a in arrays.values())
         columns, entries = selection.apply(arrays, span.stop - span.start, _label_of(context, span))
         writer.add({name: columns[name] for name in context.schema.names}, entries, span)
@@ -192,8 +197,8 @@ class _ChunkWriter:
         self.built.append(BuiltChunk(chunk, describe_batch(batch)))
 
 
-def encode_reply(run: Callable[[], tuple[BuiltChunk, ...]]) -> bytes:
-    """The outcome of a task as one JSON line; errors travel by name."""
+def encode_reply(run: Callable[[], tuple[BuiltChunk, ...]], urls: Sequence[str] = ()) -> bytes:
+    """The outcome of a task as one JSON line; errors travel by name, without the secrets of ``urls``."""
     try:
         reply = _Reply(run())
     except UnreadableColumnsError as error:
@@ -201,7 +206,7 @@ def encode_reply(run: Callable[[], tuple[BuiltChunk, ...]]) -> bytes:
     except StorageringError as error:
         reply = _Reply(failure=_Failure(type(error).__name__, str(error)))
     except Exception as error:  # noqa: BLE001  (the parent reports it as a bug of ours)
-        trace = "".join(traceback.format_exception(error))[-4000:]
+        trace = redact_text("".join(traceback.format_exception(error))[-4000:], *urls)
         reply = _Reply(failure=_Failure("InternalError", trace))
     return msgspec.json.encode(reply) + b"\n"
 
@@ -239,7 +244,7 @@ def main() -> None:
     context = msgspec.json.decode(next(lines), type=BuildContext, dec_hook=_decode_path)
     for line in lines:
         task = msgspec.json.decode(line, type=Task)
-        replies.write(encode_reply(partial(run_task, context, task, _report_nothing)))
+        replies.write(encode_reply(partial(run_task, context, task, _report_nothing), context.urls))
         replies.flush()
 
 

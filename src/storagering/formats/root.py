@@ -182,6 +182,7 @@ class _RootSource:
         self.version = str(info.get("ETag") or info.get("mtime") or info.get("LastModified") or "")
         self.columns: dict[str, str] = {}
         self.repeated: list[str] = []
+        self._together = True  # whether reading several columns at once is better than one by one
 
     def close(self) -> None:
         self._file.close()
@@ -189,11 +190,12 @@ class _RootSource:
     def read(self, names: Sequence[str], start: int, stop: int) -> dict[str, Any]:
         if not names:
             return {}
-        try:
-            return self._read_quietly(names, start, stop)
-        except Exception as error:
-            if len(names) == 1 or is_far_end(error):
-                raise self._verdict(names[0], error) from error
+        if self._together or len(names) == 1:
+            try:
+                return self._read_quietly(names, start, stop)
+            except Exception as error:
+                if len(names) == 1 or is_far_end(error):
+                    raise self._verdict(names[0], error) from error
         arrays: dict[str, Any] = {}
         reasons: dict[str, str] = {}
         for name in names:
@@ -231,6 +233,7 @@ class TreeSource(_RootSource):
 
     def __init__(self, url: str, tree: str, model: Any, info: dict[str, Any], file: Any) -> None:
         super().__init__(url, tree, model, info, file)
+        self._together = bool(scheme_of(url))  # one request instead of many
         self._branches: dict[str, Any] = {}
         self._bare_names = Counter(branch.name for branch in model.itervalues(recursive=True))
         for name, branch in model.iteritems(recursive=True):
@@ -261,7 +264,7 @@ class TreeSource(_RootSource):
         uproot's ``arrays`` looks branches up by their bare names: quadratic in their number, and wrong for
         all but the first of a name.
         """
-        together = [n for n in names if self._is_unique(n)] if scheme_of(self.url) else []
+        together = [n for n in names if self._is_unique(n)] if len(names) > 1 else []
         wanted = {id(self._branches[name]) for name in together}
         read: dict[str, Any] = {}
         if together:
