@@ -9,6 +9,7 @@ import lzma
 import re
 import warnings
 import zlib
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
@@ -172,7 +173,7 @@ def _find_tree(file: Any, tree: str | None, url: str) -> str:
     return matches[0]
 
 
-class _RootSource:
+class _RootSource(ABC):
     """What the two kinds of trees share: identity, and reading that finds the columns at fault."""
 
     def __init__(self, url: str, tree: str, model: Any, info: dict[str, Any], file: Any) -> None:
@@ -212,8 +213,9 @@ class _RootSource:
             warnings.simplefilter("ignore")
             return self._read(names, start, stop)
 
+    @abstractmethod
     def _read(self, names: Sequence[str], start: int, stop: int) -> dict[str, Any]:
-        raise NotImplementedError
+        """The columns; whatever uproot raises may come out."""
 
     def _verdict(self, name: str, error: Exception) -> StorageringError:
         """A damaged file stops a conversion; a type that uproot cannot read only loses its column."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 
-class Network(nn.Module):
+class Network(nn.Module, ABC):
     """A network that scales its own inputs, by constants fitted before the first training step."""
 
+    @abstractmethod
     def fit_scaling(self, samples: Sequence[Any]) -> None:
         """Set the input constants from batches of training inputs (never from test data)."""
-        raise NotImplementedError
 
 
 class Standardise(nn.Module):
