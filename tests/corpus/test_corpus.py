@@ -89,6 +89,15 @@ def _fields(original: Any) -> dict[str, Any]:
         return dict(original.iteritems(recursive=False))
     fields: dict[str, Any] = {}
     for name, branch in original.iteritems(recursive=True):
-        if name not in fields or len(fields[name].branches):  # a group of branches is no column
-            fields[name] = branch
+        if not _is_group(branch):
+            fields.setdefault(name, branch)
     return fields
+
+
+def _is_group(branch: Any) -> bool:
+    """A branch that only holds other branches."""
+    try:
+        kind = type(branch.interpretation).__name__
+    except uproot.interpretation.identify.UnknownInterpretation:
+        kind = "UnknownInterpretation"
+    return len(branch.branches) > 0 and kind in ("AsGrouped", "UnknownInterpretation")
