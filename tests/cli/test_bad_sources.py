@@ -22,6 +22,7 @@ def files(tmp_path: Path, toy: Path) -> Path:
     data = toy.read_bytes()
     (tmp_path / "cut.root").write_bytes(data[: len(data) * 6 // 10])
     (tmp_path / "text.root").write_text("hello\n" * 100)
+    (tmp_path / "passwd.root").write_text("root:x:0:0:root:/root:/bin/sh\n" * 10)  # begins as ROOT files do
     (tmp_path / "zero.root").write_bytes(b"")
     write_toy_tree(tmp_path / "empty.root", entries=0)
     with uproot.recreate(tmp_path / "none.root") as file:
@@ -39,6 +40,7 @@ def files(tmp_path: Path, toy: Path) -> Path:
         (["*.rot"], 2, "no such file"),
         (["."], 2, "is a folder"),
         (["text.root"], 3, "not a ROOT file"),
+        (["passwd.root"], 3, "not a ROOT file"),
         (["zero.root"], 3, "not a ROOT file"),
         (["cut.root"], 3, "header says"),
         (["empty.root"], 3, "is empty"),

@@ -32,6 +32,8 @@ from storagering.formats.limits import bounded_memory
 from storagering.formats.remote import is_far_end, map_source_error, scheme_of, source_errors, storage_options
 
 _TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple", "ROOT::Experimental::RNTuple")
+#: Where the first record of a ROOT file may begin (100 in all releases); tells one from text like "root:x:0:0".
+_FIRST_RECORDS = range(64, 1024)
 _DAMAGE = re.compile(
     r"checksum|decompress|corrupt|expected Chunk of length|not enough (data|bytes)|end of stream", re.I
 )
@@ -148,7 +150,7 @@ def list_trees(file: Any) -> list[str]:
 def _check_header(filesystem: Any, path: str, url: str, info: dict[str, Any]) -> None:
     size, shown = info.get("size"), redact_url(url)
     head = filesystem.cat_file(path, start=0, end=64)
-    if head[:4] != b"root":
+    if head[:4] != b"root" or (len(head) > 11 and int.from_bytes(head[8:12], "big") not in _FIRST_RECORDS):
         raise FormatError(f"{shown} is not a ROOT file (it begins with {head[:8]!r})")
     if len(head) < 64:
         raise TruncatedError(f"{shown} has only {len(head)} bytes: not even a whole header")
