@@ -179,7 +179,7 @@ class _Probe:
         columns = [c for n in wanted + [LABEL] * bool(spec.classes) if (c := self._describe(n, arrays[n]))]
         if not columns:
             raise NoColumnsError(
-                f"{self._source.url}: no column is left to convert ({len(self.skipped)} cannot be read)"
+                f"{redact_url(self._source.url)}: no column is left to convert ({len(self.skipped)} cannot be read)"
             )
         return assign_keys(columns)
 
