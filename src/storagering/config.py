@@ -47,7 +47,6 @@ class Settings:
         sql_memory_bytes: memory of a query.
         sql_max_rows: rows of a result.
         max_manifest_bytes: manifests above this are refused unread.
-        max_chunk_bytes: decoded size above which one column of a chunk is refused.
         exact_shuffle_bytes: decoded size up to which ``shuffle="exact"`` may hold a dataset in memory.
     """
 
@@ -61,7 +60,6 @@ class Settings:
     sql_memory_bytes: int = 4 << 30
     sql_max_rows: int = 10_000_000
     max_manifest_bytes: int = 100 << 20
-    max_chunk_bytes: int = 4 << 30
     exact_shuffle_bytes: int = 8 << 30
 
 
