@@ -8,12 +8,12 @@ from typing import Any
 
 from storagering.cache.build import BuildProgress, build_dataset
 from storagering.cache.dataset import Dataset
-from storagering.cache.layout import check_name, open_cache
+from storagering.cache.layout import Cache, check_name, open_cache
 from storagering.config import Settings, load_settings
 from storagering.errors import CacheError, SpecError
 from storagering.files import redact_url
 from storagering.formats.sources import LabelledSources, Sources, resolve_sources
-from storagering.types import ConversionSpec, OnBadColumn, Profile, StoreFormat
+from storagering.types import ConversionSpec, Manifest, OnBadColumn, Profile, StoreFormat
 
 
 def convert(
@@ -85,13 +85,18 @@ def convert(
     progress = progress or BuildProgress()
     manifest, built = build_dataset(cache, name, spec, [url for url, _ in resolved], progress)
     if built:
-        from storagering.catalog.index import index_dataset
-
-        try:
-            index_dataset(cache, manifest)
-        except CacheError as error:
-            progress.tell(f"dataset {name!r} is complete; a later query enters it into the catalog ({error})")
+        _enter_into_catalog(cache, manifest, progress)
     return Dataset(cache.path(name), manifest)
+
+
+def _enter_into_catalog(cache: Cache, manifest: Manifest, progress: BuildProgress) -> None:
+    """The dataset is complete without; DuckDB is imported only here."""
+    from storagering.catalog.index import index_dataset
+
+    try:
+        index_dataset(cache, manifest)
+    except CacheError as error:
+        progress.tell(f"dataset {manifest.name!r} is complete; a later query enters it into the catalog ({error})")
 
 
 def _with_labels(
