@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import uproot
 
 from storagering.demo import jets as demo_jets
 from storagering.testing.xrootd import available
@@ -88,6 +89,17 @@ def test_own_files_without_classes_are_not_trained_on(run: Command, tmp_path: Pa
     assert "Jet_pt" in outcome.out
     assert "from the cache, epoch 3" in outcome.out
     assert "== Result" not in outcome.out
+
+
+def test_own_files_of_several_trees(run: Command, tmp_path: Path) -> None:
+    with uproot.recreate(tmp_path / "two.root") as file:
+        for tree in ("Events", "Runs"):
+            file.mktree(tree, {"x": "f8"}).extend({"x": [1.0, 2.0]})
+    words = ["demo", "--source", tmp_path / "two.root", "--output", tmp_path / "demo"]
+    refused = run(*words)
+    assert refused.code == 2
+    assert "--tree NAME" in refused.err
+    assert run(*words, "--tree", "Events").code == 0
 
 
 def test_own_files_with_classes_but_other_columns(run: Command, tmp_path: Path, toy: Path, toys: Path) -> None:

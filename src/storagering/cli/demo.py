@@ -31,6 +31,7 @@ def add_to(verbs: Verbs) -> None:
     parser.add_argument("--source", nargs="+", action="extend", metavar="SOURCE", default=[], help="your own files")
     text = "your own files of one class (repeatable); two classes can be trained on"
     parser.add_argument("--label", action="append", nargs="+", metavar="CLASS=SOURCE", default=[], help=text)
+    parser.add_argument("--tree", metavar="NAME", help="the TTree or RNTuple of your files, if they hold several")
     parser.add_argument("--output", type=Path, metavar="DIR", default=Path("demo-output"), help="default: demo-output")
     parser.add_argument("--jets", type=int, default=6000, metavar="N", help="jets to simulate (default: 6000)")
 
@@ -46,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     options = DemoOptions(
         sources=args.source,
         labels=labels,
+        tree=args.tree,
         output=args.output,
         jets=args.jets,
         training_progress=sys.stderr.isatty(),

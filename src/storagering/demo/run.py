@@ -66,6 +66,7 @@ class DemoOptions:
     Attributes:
         sources: the user's own files; without them and without ``labels``, jets are generated.
         labels: {class: the user's own files}.
+        tree: name of their tree; found by itself where there is only one.
         output: folder of everything that the demo makes.
         jets: number of jets to generate.
         training_progress: show a bar on stderr while training.
@@ -73,6 +74,7 @@ class DemoOptions:
 
     sources: Sequence[str] = ()
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    tree: str | None = None
     output: Path = Path("demo-output")
     jets: int = DEFAULT_JETS
     training_progress: bool = False
@@ -141,7 +143,7 @@ def _convert(
     options: DemoOptions, settings: Settings, talk: DemoTalk, resolved: Sequence[tuple[str, str | None]]
 ) -> Dataset:
     own = not (options.sources or options.labels)
-    name = f"jets_{options.jets}" if own else _name_of(resolved)
+    name = f"jets_{options.jets}" if own else _name_of(resolved, options.tree)
     if own and (known := _known_jets(settings, name, resolved)) is not None:
         talk.say(f"dataset {name!r} is there already: converted once, read as often as you like")
         return known
@@ -149,7 +151,12 @@ def _convert(
     for url, label in resolved:
         labels.setdefault(label or "", []).append(url)
     dataset = convert(
-        labels.pop("", None), labels=labels or None, name=name, settings=settings, progress=talk.converting()
+        labels.pop("", None),
+        labels=labels or None,
+        name=name,
+        tree=options.tree,
+        settings=settings,
+        progress=talk.converting(),
     )
     talk.say(f"{dataset!r} from {len(resolved)} file(s)")
     for skipped in dataset.manifest.skipped[:5]:
@@ -157,9 +164,9 @@ def _convert(
     return dataset
 
 
-def _name_of(resolved: Sequence[tuple[str, str | None]]) -> str:
-    """Other files, another dataset."""
-    text = "\n".join(f"{redact_url(url)} {label}" for url, label in resolved)
+def _name_of(resolved: Sequence[tuple[str, str | None]], tree: str | None) -> str:
+    """Other files or another tree, another dataset."""
+    text = "\n".join([f"{redact_url(url)} {label}" for url, label in resolved] + ([tree] if tree else []))
     return f"source_{sha256_hex(text.encode())[:8]}"
 
 
