@@ -1,5 +1,6 @@
 """Conversion through the Python API: what comes out is what the sources hold."""
 
+import io
 import itertools
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import awkward as ak
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import uproot
 
@@ -17,7 +19,7 @@ from storagering.cache.statistics import describe_batch
 from storagering.config import load_settings
 from storagering.errors import InputError, NotFoundError, SchemaError, SpecError
 from storagering.testing.toys import toy_columns, write_toy_rntuple, write_toy_tree
-from storagering.types import Manifest
+from storagering.types import Manifest, sha256_hex
 
 ENTRIES = 1000
 
@@ -263,3 +265,16 @@ def test_evil_column_names_are_only_names(tmp_path: Path, kind: str) -> None:
         for name, want in columns.items():
             assert dataset.arrays([name])[name].to_list() == want.tolist(), name
         assert {p.name for p in dataset.path.parent.iterdir()} <= {"zarr", "parquet"}
+
+
+def test_the_statistics_of_every_chunk_lie_beside_the_manifest(toy: str) -> None:
+    dataset = convert(toy, name="x", columns=["MET_pt", "Jet_pt"], chunk_bytes=4096)
+    file, digest = dataset.manifest.chunk_statistics
+    data = (dataset.path / file).read_bytes()
+    assert sha256_hex(data) == digest
+    rows = pq.read_table(io.BytesIO(data)).to_pylist()
+    assert len(rows) == 2 * len(dataset.manifest.chunks) > 4
+    for row in rows:
+        chunk = dataset.manifest.chunks[row["chunk"]]
+        numbers = ak.flatten(dataset.arrays([row["column"]], chunk.start, chunk.stop)[row["column"]], axis=None)
+        assert (row["count"], row["min"], row["max"]) == (len(numbers), min(numbers), max(numbers))
