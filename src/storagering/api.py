@@ -12,6 +12,7 @@ from storagering.cache.layout import Cache, check_name, open_cache
 from storagering.config import Settings, load_settings
 from storagering.errors import CacheError, SpecError
 from storagering.files import redact_url
+from storagering.formats.source import Location
 from storagering.formats.sources import LabelledSources, Sources, resolve_sources
 from storagering.types import ConversionSpec, Manifest, OnBadColumn, Profile, StoreFormat
 
@@ -83,7 +84,7 @@ def convert(
     cache = open_cache(settings)
     check_name(name)
     progress = progress or BuildProgress()
-    manifest, built = build_dataset(cache, name, spec, [url for url, _ in resolved], progress)
+    manifest, built = build_dataset(cache, name, spec, [Location(url) for url, _ in resolved], progress)
     if built:
         _enter_into_catalog(cache, manifest, progress)
     return Dataset(cache.path(name), manifest)

@@ -22,6 +22,7 @@ Role = Literal["data", "counts", "index", "mask", "tags"]
 StoreFormat = Literal["zarr", "parquet"]
 Profile = Literal["small", "fast"]
 OnBadColumn = Literal["skip", "fail"]
+OnBadSource = Literal["skip", "fail"]
 
 #: Version of the on-disk format; a reader refuses any other by name.
 FORMAT_VERSION = 1
@@ -57,6 +58,8 @@ class Column:
         doc: title of the ROOT branch or field.
         form: Awkward form as JSON, from which arrays are rebuilt exactly.
         key: safe unique name inside chunk files; equals ``name`` wherever that is a plain name.
+        mantissa_bits: bits of the mantissa that were kept on request (relative error at most
+            2^-(mantissa_bits + 1)), None if all.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Column:
     form: str
     key: str
     parts: tuple[Part, ...]
+    mantissa_bits: int | None = None
 
     @property
     def is_numeric(self) -> bool:
@@ -111,6 +115,10 @@ class SourceFile:
         url: without user info, tokens or signatures.
         label: class name it was given with ``--label``, else None.
         version: token of its state (modification time or etag) when it was read, '' if unknown.
+        format: what it is (``ttree``, ``rntuple``, ``parquet``, ...).
+        checksum: whole-file checksum that was found right (``adler32:0a1b2c3d``), '' if none was compared.
+        verified: whether every byte that was used is covered by a checksum that was compared: that of
+            the whole file, or those inside it.
     """
 
     url: str
@@ -119,6 +127,9 @@ class SourceFile:
     entries: int
     nbytes: int
     version: str
+    format: str = ""
+    checksum: str = ""
+    verified: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +152,8 @@ class ConversionSpec:
         where: selection expression, None to keep every entry.
         classes: class names; the column ``label`` holds the index into them.
         chunk_bytes: decoded size aimed at for one chunk.
+        friends: further trees of the same entries, whose columns are added.
+        precision: (pattern of columns, mantissa bits to keep), the first that matches counts.
     """
 
     sources: tuple[tuple[str, str | None], ...]
@@ -154,6 +167,9 @@ class ConversionSpec:
     profile: Profile = "small"
     chunk_bytes: int = 16 << 20
     on_bad_column: OnBadColumn = "skip"
+    on_bad_source: OnBadSource = "fail"
+    friends: tuple[str, ...] = ()
+    precision: tuple[tuple[str, int], ...] = ()
     version: int = FORMAT_VERSION
 
 
@@ -222,6 +238,15 @@ class SkippedColumn:
 
 
 @dataclass(frozen=True, slots=True)
+class SkippedSource:
+    """A source that is not in the dataset, and why (under ``on_bad_source="skip"``)."""
+
+    url: str
+    label: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """The truth about one dataset; never edited after publishing.
 
@@ -231,6 +256,9 @@ class Manifest:
         spec_key: sha256 of the canonical JSON of ``spec``.
         statistics: one per column in schema order, None for columns without numbers.
         chunk_statistics: file name and sha256 of the per-chunk statistics (a Parquet table).
+        skipped_sources: bad files that were left out, on request.
+        version: 1, and one more for each `append`.
+        parent: digest of the version before, '' for the first.
         digest: sha256 of the canonical JSON of everything else.
     """
 
@@ -244,6 +272,9 @@ class Manifest:
     statistics: tuple[ColumnStatistics | None, ...]
     chunk_statistics: tuple[str, str]
     skipped: tuple[SkippedColumn, ...] = ()
+    skipped_sources: tuple[SkippedSource, ...] = ()
+    version: int = 1
+    parent: str = ""
     digest: str = ""
 
     @property

@@ -25,7 +25,7 @@ from storagering.errors import (
     StorageringError,
     TruncatedError,
 )
-from storagering.formats import root
+from storagering.formats.readers.ttree import TreeSource
 from storagering.testing.http import http_server
 from storagering.testing.toys import toy_columns, write_toy_tree
 
@@ -52,14 +52,15 @@ def write_tree(path: Path, columns: dict[str, Any], name: str = "t") -> str:
 
 def break_column(monkeypatch: pytest.MonkeyPatch, name: str, from_entry: int) -> None:
     """Make uproot fail on one column from an entry on, as on a type that it does not know."""
-    original = root.TreeSource._read
+    original = TreeSource._read
 
-    def read(self: root.TreeSource, names: Any, start: int, stop: int) -> dict[str, Any]:
+    def read(self: TreeSource, names: Any, start: int, stop: int) -> dict[str, Any]:
         if name in names and stop > from_entry:
             raise NotImplementedError(f"cannot read {name} at {self.url}")
-        return original(self, names, start, stop)
+        arrays: dict[str, Any] = original(self, names, start, stop)
+        return arrays
 
-    monkeypatch.setattr(root.TreeSource, "_read", read)
+    monkeypatch.setattr(TreeSource, "_read", read)
 
 
 class Told(BuildProgress):

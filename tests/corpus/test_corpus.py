@@ -18,7 +18,7 @@ import uproot
 import storagering as sr
 from storagering.config import load_settings
 from storagering.errors import CorruptDataError, FormatError, NoColumnsError
-from storagering.formats.root import list_trees
+from storagering.formats.readers.root import list_trees
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 FOLDERS = ("rootfiles", "coffea", "hep_samples", "higgs_uci_10k", "flatness_40k")

@@ -17,7 +17,7 @@ import pytest
 
 from storagering.cache.dataset import open_dataset
 from storagering.cache.layout import Cache, open_cache
-from storagering.cache.worker import decode_reply
+from storagering.cache.messages import decode_reply
 from storagering.config import load_settings
 from storagering.errors import WorkerDiedError
 from storagering.testing.toys import toy_columns, write_toy_tree

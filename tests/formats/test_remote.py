@@ -25,8 +25,9 @@ from storagering.errors import (
     UnreachableError,
 )
 from storagering.files import redact_text, redact_url
-from storagering.formats.remote import map_source_error, storage_options
-from storagering.formats.root import open_source
+from storagering.formats.readers import open_source
+from storagering.formats.remote.errors import map_source_error
+from storagering.formats.remote.options import storage_options
 from storagering.testing import http, xrootd
 from storagering.testing.toys import write_toy_tree
 

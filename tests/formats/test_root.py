@@ -13,7 +13,9 @@ import uproot
 
 from storagering.config import Settings, load_settings
 from storagering.errors import FormatError, NotFoundError, TruncatedError
-from storagering.formats.root import Source, list_trees, open_source
+from storagering.formats.readers import open_source
+from storagering.formats.readers.root import list_trees
+from storagering.formats.source import Source
 from storagering.testing import xrootd
 from storagering.testing.http import HTTPServer, http_server
 from storagering.testing.toys import toy_columns, write_toy_rntuple, write_toy_tree

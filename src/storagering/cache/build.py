@@ -8,19 +8,22 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+from storagering.cache.chunks import BuiltChunk
+from storagering.cache.inspection import Inspection, inspect_sources, without_columns
 from storagering.cache.layout import Cache
 from storagering.cache.manifest import MANIFEST_NAME, encode_manifest, seal_manifest, spec_key
+from storagering.cache.messages import BuildContext
 from storagering.cache.pool import run_tasks
 from storagering.cache.statistics import merge_statistics, statistics_table
 from storagering.cache.store import chunk_store
-from storagering.cache.tasks import Inspection, inspect_sources, plan_build, without_columns
-from storagering.cache.worker import BuildContext, BuiltChunk
+from storagering.cache.tasks import plan_build
 from storagering.errors import CacheError, SourceChangedError, SpecError
 from storagering.files import publish_directory, rename_file, write_new
-from storagering.formats.root import UnreadableColumnsError
+from storagering.formats.source import Location, UnreadableColumnsError
 from storagering.types import Chunk, ConversionSpec, Manifest, SkippedColumn, sha256_hex
 
 _STATISTICS_NAME = "statistics.parquet"
+_SPOOL_NAME = "spool"
 
 
 class BuildProgress:
@@ -37,12 +40,12 @@ class BuildProgress:
 
 
 def build_dataset(
-    cache: Cache, name: str, spec: ConversionSpec, urls: Sequence[str], progress: BuildProgress
+    cache: Cache, name: str, spec: ConversionSpec, locations: Sequence[Location], progress: BuildProgress
 ) -> tuple[Manifest, bool]:
     """The dataset of that name and spec: built, or as it is already there.
 
     Args:
-        urls: the URLs of ``spec.sources`` with whatever secrets they need.
+        locations: where ``spec.sources`` are, with whatever secrets that needs.
 
     Returns:
         The manifest, and whether it was built by this call.
@@ -54,26 +57,26 @@ def build_dataset(
     """
     with suppress(CacheError):  # a cache that cannot be written may still hold the dataset
         cache.reclaim()
-    existing = _existing(cache, name, spec, urls)
+    existing = _existing(cache, name, spec, locations)
     if existing is not None:
         return existing, False
     lock = cache.build_lock(name)
     lock.acquire(cache.settings.lock_timeout_seconds, progress.tell)
     try:
-        existing = _existing(cache, name, spec, urls)  # the holder we waited for may have built it
+        existing = _existing(cache, name, spec, locations)  # the holder we waited for may have built it
         if existing is not None:
             return existing, False
         with cache.staging() as staging:
-            inspection = inspect_sources(urls, spec, cache.settings)
+            inspection = inspect_sources(locations, spec, cache.settings, str(staging / _SPOOL_NAME))
             manifest = _fill(cache, name, spec, inspection, staging, progress)
             if not publish_directory(staging, cache.path(name)):
-                return _existing(cache, name, spec, urls) or cache.manifest(name), False
+                return _existing(cache, name, spec, locations) or cache.manifest(name), False
             return manifest, True
     finally:
         lock.release()
 
 
-def _existing(cache: Cache, name: str, spec: ConversionSpec, urls: Sequence[str]) -> Manifest | None:
+def _existing(cache: Cache, name: str, spec: ConversionSpec, locations: Sequence[Location]) -> Manifest | None:
     if not cache.contains(name):
         return None
     manifest = cache.manifest(name)
@@ -82,7 +85,8 @@ def _existing(cache: Cache, name: str, spec: ConversionSpec, urls: Sequence[str]
             f"dataset {name!r} is there already, made otherwise ({_differences(manifest.spec, spec)}); "
             f"choose another --name, or 'storagering remove {name}' first"
         )
-    for file, url in zip(manifest.sources, urls, strict=True):
+    for file, location in zip(manifest.sources, locations, strict=True):
+        url = location.url
         if "://" not in url and Path(url).exists() and str(Path(url).stat().st_mtime) != file.version:
             raise SourceChangedError(
                 f"{file.url} has changed since dataset {name!r} was made from it; "
@@ -102,7 +106,7 @@ def _fill(
 ) -> Manifest:
     """Write everything into the staging folder; starts over without a column that fails half way."""
     while True:
-        plan = plan_build(inspection, spec, cache.settings, str(staging))
+        plan = plan_build(inspection, spec, cache.settings, str(staging), str(staging / _SPOOL_NAME))
         progress.start(sum(f.entries for f in inspection.files))
         try:
             built = run_tasks(plan.context, plan.tasks, cache.settings.workers, progress.advance, plan.known)

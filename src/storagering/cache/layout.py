@@ -23,7 +23,7 @@ from storagering.types import Manifest
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 #: Tables of the catalog: a dataset of that name could not be queried.
-RESERVED_NAMES = frozenset({"datasets", "columns", "chunks", "source_files", "skipped_columns"})
+RESERVED_NAMES = frozenset({"datasets", "columns", "chunks", "source_files", "skipped_columns", "skipped_sources"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,9 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import Any
 
-from storagering.cache.worker import BuildContext, BuiltChunk, Report, Task, decode_reply, encode_message, run_task
+from storagering.cache.chunks import BuiltChunk
+from storagering.cache.messages import BuildContext, Task, decode_reply, encode_message
+from storagering.cache.worker import Report, run_task
 from storagering.errors import WorkerDiedError
 
 _TaskDone = Callable[[Task, tuple[BuiltChunk, ...]], None]

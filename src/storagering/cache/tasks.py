@@ -1,4 +1,4 @@
-"""Planning a build: what the sources hold, which columns come out, how the work is cut into tasks.
+"""Planning a build: which columns come out, how the work is cut into tasks.
 
 The cut depends on the sources and the chunk size only, never on the number of workers: any number of
 them makes the same dataset, byte for byte.
@@ -6,117 +6,31 @@ them makes the same dataset, byte for byte.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from storagering.cache.inspection import Inspection
+from storagering.cache.messages import BuildContext, Task
 from storagering.cache.selection import LABEL, Selection
-from storagering.cache.worker import BuildContext, Task
 from storagering.config import Settings
-from storagering.errors import FormatError, NoColumnsError, SchemaError, SpecError, nearest_names
+from storagering.errors import NoColumnsError, SchemaError, SpecError
 from storagering.files import redact_url
 from storagering.formats.arrow import arrow_type
 from storagering.formats.forms import UnsupportedTypeError, assign_keys, describe_column
-from storagering.formats.root import Source, UnreadableColumnsError, open_source
-from storagering.types import Column, ConversionSpec, Schema, SkippedColumn, SourceFile, Span
+from storagering.formats.readers import open_source
+from storagering.formats.source import Source, UnreadableColumnsError
+from storagering.types import Column, ConversionSpec, Schema, SkippedColumn, Span
 
 _PROBE_ENTRIES = 1000
-_INSPECT_THREADS = 8
 #: Chunks' worth of input in one task: enough to outweigh the cost of opening a file.
 _CHUNKS_PER_TASK = 4
 #: One compressed block larger than this many chunks is read in parts, though each part unpacks it again.
 _CHUNKS_PER_READ = 8
-
-
-@dataclass(frozen=True)
-class _Found:
-    file: SourceFile
-    columns: dict[str, str]
-    bounds: tuple[int, ...]
-    repeated: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """All sources as found, and the columns that can be taken from them.
-
-    Attributes:
-        bounds: per file, the entries between which no compressed block is cut.
-        names: columns of the source that are wanted, in its order.
-    """
-
-    urls: tuple[str, ...]
-    files: tuple[SourceFile, ...]
-    bounds: tuple[tuple[int, ...], ...]
-    names: tuple[str, ...]
-    typenames: dict[str, str]
-    skipped: tuple[SkippedColumn, ...]
-
-
-def inspect_sources(urls: Sequence[str], spec: ConversionSpec, settings: Settings) -> Inspection:
-    """Open every source once and check that all hold the same columns.
-
-    Raises:
-        SchemaError: a column is missing or of another type in some file, naming both, or a
-            name in ``columns`` matches nothing.
-        FormatError: no source holds an entry.
-        NotFoundError, SourceError, CorruptDataError: a file cannot be opened.
-    """
-
-    def look(url: str, label: str | None) -> _Found:
-        with closing(open_source(url, spec.tree, settings)) as source:
-            file = SourceFile(redact_url(url), label, source.tree, source.entries, source.nbytes, source.version)
-            columns = source.columns
-            needed = {*_choose(columns, spec), *Selection(spec, list(columns)).source_names}
-            return _Found(file, dict(columns), tuple(source.boundaries(needed)), tuple(source.repeated))
-
-    with ThreadPoolExecutor(_INSPECT_THREADS) as threads:
-        found = list(threads.map(look, urls, [label for _, label in spec.sources]))
-    if not any(f.file.entries for f in found):
-        trees = ", ".join(f"{f.file.url} ({f.file.tree})" for f in found[:3])
-        raise FormatError(f"there are no entries to convert: {trees} {'is' if len(found) == 1 else 'are'} empty")
-    first = found[0].columns
-    names = _choose(first, spec)
-    skipped = _check_alike(found, names) + _repeated(found[0], names)
-    files, bounds = tuple(f.file for f in found), tuple(f.bounds for f in found)
-    return Inspection(tuple(urls), files, bounds, names, first, skipped)
-
-
-def _choose(columns: dict[str, str], spec: ConversionSpec) -> tuple[str, ...]:
-    for pattern in spec.columns or ():
-        defined = any(fnmatchcase(name, pattern) for name, _ in spec.define)
-        if not defined and not any(fnmatchcase(name, pattern) for name in columns):
-            raise SchemaError(f"--columns {pattern!r} matches no column{nearest_names(pattern, columns)}")
-    kept = [n for n in columns if spec.columns is None or any(fnmatchcase(n, p) for p in spec.columns)]
-    return tuple(n for n in kept if not any(fnmatchcase(n, p) for p in spec.exclude))
-
-
-def _check_alike(found: Sequence[_Found], names: Iterable[str]) -> tuple[SkippedColumn, ...]:
-    first = found[0]
-    for other in found[1:]:
-        for name in names:
-            have, want = other.columns.get(name), first.columns[name]
-            if have is None:
-                near = nearest_names(name, other.columns)
-                raise SchemaError(
-                    f"{other.file.url} has no column {name!r}, {first.file.url} has{near}; "
-                    f"convert without it: --exclude {name!r}"
-                )
-            if have != want:
-                raise SchemaError(f"column {name!r} is {have} in {other.file.url} and {want} in {first.file.url}")
-    extra = {n: f for f in reversed(found[1:]) for n in f.columns if n not in first.columns}
-    return tuple(SkippedColumn(n, f.columns[n], "it is not in the first file", f.file.url) for n, f in extra.items())
-
-
-def _repeated(first: _Found, names: Sequence[str]) -> tuple[SkippedColumn, ...]:
-    reason = "another column of this name comes before it"
-    return tuple(SkippedColumn(n, first.columns[n], reason, first.file.url) for n in first.repeated if n in names)
 
 
 @dataclass(frozen=True)
@@ -134,7 +48,7 @@ class BuildPlan:
     known: Mapping[str, Any] | None
 
 
-def plan_build(inspection: Inspection, spec: ConversionSpec, settings: Settings, staging: str) -> BuildPlan:
+def plan_build(inspection: Inspection, spec: ConversionSpec, settings: Settings, staging: str, spool: str) -> BuildPlan:
     """Find the schema and cut the work.
 
     Raises:
@@ -143,11 +57,13 @@ def plan_build(inspection: Inspection, spec: ConversionSpec, settings: Settings,
     """
     number = next(i for i, f in enumerate(inspection.files) if f.entries)
     file = inspection.files[number]
-    with closing(open_source(inspection.urls[number], file.tree, settings)) as source:
+    with closing(open_source(inspection.locations[number], file.tree, settings, spool)) as source:
         probe = _Probe(source, inspection, spec)
         schema = probe.schema()
     sizes = _Sizes(probe.bytes_per_entry, spec.chunk_bytes)
-    context = BuildContext(spec, schema, inspection.files, inspection.urls, probe.read_names, staging, settings)
+    context = BuildContext(
+        spec, schema, inspection.files, inspection.locations, probe.read_names, staging, spool, settings
+    )
     pieces = [p for number, bounds in enumerate(inspection.bounds) for p in _cut_file(number, bounds, sizes)]
     known = probe.arrays if pieces == [Span(number, 0, probe.entries)] else None
     return BuildPlan(context, list(_group(pieces, sizes)), probe.skipped, known)
@@ -249,17 +165,3 @@ def _group(pieces: Sequence[Span], sizes: _Sizes) -> Iterator[Task]:
             group, count, number = [], 0, number + 1
     if group:
         yield Task(number, tuple(group))
-
-
-def without_columns(inspection: Inspection, reasons: dict[str, str], spec: ConversionSpec) -> Inspection:
-    """The inspection without columns that turned out to be unreadable in the middle of a build.
-
-    Raises:
-        SchemaError: under ``on_bad_column="fail"``, or if an expression needs one of them.
-    """
-    for name, reason in reasons.items():
-        if spec.on_bad_column == "fail" or name not in inspection.names:
-            raise SchemaError(f"column {name!r} cannot be converted: {reason}")
-    skipped = tuple(SkippedColumn(n, inspection.typenames.get(n, ""), why, "") for n, why in reasons.items())
-    names = tuple(n for n in inspection.names if n not in reasons)
-    return replace(inspection, names=names, skipped=inspection.skipped + skipped)

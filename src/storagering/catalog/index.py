@@ -35,14 +35,16 @@ _STATISTICS = ("count", "min", "max", "mean", "std", "nan_count", "inf_count", "
 _TABLES = {
     "datasets": """name VARCHAR, num_entries BIGINT, num_columns BIGINT, num_chunks BIGINT, nbytes BIGINT,
         raw_bytes BIGINT, format VARCHAR, profile VARCHAR, classes VARCHAR[], selection VARCHAR, digest VARCHAR,
-        spec_key VARCHAR, created TIMESTAMP WITH TIME ZONE, software VARCHAR, stamp VARCHAR""",
+        version BIGINT, parent VARCHAR, spec_key VARCHAR, created TIMESTAMP WITH TIME ZONE, software VARCHAR,
+        stamp VARCHAR""",
     "columns": """dataset VARCHAR, position BIGINT, name VARCHAR, dtype VARCHAR, kind VARCHAR, unit VARCHAR,
-        doc VARCHAR, count BIGINT, min DOUBLE, max DOUBLE, mean DOUBLE, std DOUBLE, nan_count BIGINT,
-        inf_count BIGINT, zero_count BIGINT""",
+        doc VARCHAR, mantissa_bits BIGINT, count BIGINT, min DOUBLE, max DOUBLE, mean DOUBLE, std DOUBLE,
+        nan_count BIGINT, inf_count BIGINT, zero_count BIGINT""",
     "chunks": """dataset VARCHAR, chunk BIGINT, start BIGINT, stop BIGINT, file VARCHAR, nbytes BIGINT,
         raw_bytes BIGINT, digest VARCHAR""",
     "source_files": """dataset VARCHAR, source BIGINT, url VARCHAR, label VARCHAR, tree VARCHAR, entries BIGINT,
-        nbytes BIGINT, version VARCHAR""",
+        nbytes BIGINT, version VARCHAR, format VARCHAR, checksum VARCHAR, verified BOOLEAN""",
+    "skipped_sources": "dataset VARCHAR, url VARCHAR, label VARCHAR, reason VARCHAR",
     "skipped_columns": "dataset VARCHAR, name VARCHAR, typename VARCHAR, reason VARCHAR, source VARCHAR",
 }
 
@@ -235,6 +237,8 @@ def _rows(manifest: Manifest, found: os.stat_result) -> dict[str, list[dict[str,
         "classes": list(spec.classes),
         "selection": spec.where,
         "digest": manifest.digest,
+        "version": manifest.version,
+        "parent": manifest.parent,
         "spec_key": manifest.spec_key,
         "created": datetime.fromtimestamp(found.st_mtime, UTC),
         "software": manifest.software,
@@ -243,7 +247,7 @@ def _rows(manifest: Manifest, found: os.stat_result) -> dict[str, list[dict[str,
     columns = []
     for position, (column, numbers) in enumerate(zip(manifest.schema.columns, manifest.statistics, strict=True)):
         row: dict[str, Any] = {"dataset": name, "position": position, "name": column.name, "dtype": column.dtype}
-        row |= {"kind": column.kind, "unit": column.unit, "doc": column.doc}
+        row |= {"kind": column.kind, "unit": column.unit, "doc": column.doc, "mantissa_bits": column.mantissa_bits}
         row |= {key: getattr(numbers, key) if numbers else None for key in _STATISTICS}
         columns.append(row)
     fields = ("start", "stop", "file", "nbytes", "raw_bytes", "digest")
@@ -252,10 +256,12 @@ def _rows(manifest: Manifest, found: os.stat_result) -> dict[str, list[dict[str,
     ]
     sources = [{"dataset": name, "source": n, **asdict(s)} for n, s in enumerate(manifest.sources)]
     skipped = [{"dataset": name, **asdict(s)} for s in manifest.skipped]
+    bad = [{"dataset": name, **asdict(s)} for s in manifest.skipped_sources]
     return {
         "datasets": [dataset],
         "columns": columns,
         "chunks": chunks,
         "source_files": sources,
         "skipped_columns": skipped,
+        "skipped_sources": bad,
     }

@@ -29,7 +29,7 @@ _ROWS_PER_BATCH = 100_000
 
 def sql(query: str, *, settings: Settings | None = None) -> pa.Table:
     """Run a query over the catalog (``datasets``, ``columns``, ``chunks``, ``source_files``,
-    ``skipped_columns``) and over datasets by their names.
+    ``skipped_columns``, ``skipped_sources``) and over datasets by their names.
 
     Raises:
         SpecError: the query is wrong, forbidden, or takes too long.

@@ -14,7 +14,8 @@ import uproot
 
 from storagering.cache.dataset import Dataset
 from storagering.config import Settings
-from storagering.formats.remote import source_errors, storage_options
+from storagering.formats.remote.errors import source_errors
+from storagering.formats.remote.options import storage_options
 from storagering.loaders.torch import DataLoader
 from storagering.types import Column
 

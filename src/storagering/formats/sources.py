@@ -12,7 +12,8 @@ import fsspec
 from storagering.config import Settings
 from storagering.errors import NotFoundError, SpecError
 from storagering.files import redact_url
-from storagering.formats.remote import scheme_of, source_errors, storage_options
+from storagering.formats.remote.errors import source_errors
+from storagering.formats.remote.options import scheme_of, storage_options
 
 Sources = str | Path | Sequence[str | Path]
 LabelledSources = Sources | Mapping[str, Sources]

@@ -1,0 +1,95 @@
+"""What travels between the process that builds a dataset and its workers, as JSON lines."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from storagering import errors
+from storagering.cache.chunks import BuiltChunk
+from storagering.config import Settings
+from storagering.errors import InternalError, StorageringError
+from storagering.files import redact_text
+from storagering.formats.source import Location, UnreadableColumnsError
+from storagering.types import ConversionSpec, Schema, SourceFile, Span
+
+
+@dataclass(frozen=True)
+class BuildContext:
+    """What all tasks of one build share.
+
+    Attributes:
+        locations: where the sources are, secrets included; never written to a file.
+        read_names: columns of the sources to read.
+        staging: folder for finished chunks.
+        spool: folder for source files that are unpacked or fetched whole.
+    """
+
+    spec: ConversionSpec
+    schema: Schema
+    sources: tuple[SourceFile, ...]
+    locations: tuple[Location, ...]
+    read_names: tuple[str, ...]
+    staging: str
+    spool: str
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run of pieces that become chunks of their own; each piece is read at once."""
+
+    number: int
+    pieces: tuple[Span, ...]
+
+
+@dataclass(frozen=True)
+class _Failure:
+    error: str
+    message: str
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Reply:
+    chunks: tuple[BuiltChunk, ...] = ()
+    failure: _Failure | None = None
+
+
+def encode_reply(run: Callable[[], tuple[BuiltChunk, ...]], urls: Sequence[str] = ()) -> bytes:
+    """The outcome of a task as one JSON line; errors travel by name, without the secrets of ``urls``."""
+    try:
+        reply = _Reply(run())
+    except UnreadableColumnsError as error:
+        reply = _Reply(failure=_Failure("UnreadableColumnsError", "", error.reasons))
+    except StorageringError as error:
+        reply = _Reply(failure=_Failure(type(error).__name__, str(error)))
+    except Exception as error:  # noqa: BLE001  (the parent reports it as a bug of ours)
+        trace = redact_text("".join(traceback.format_exception(error))[-4000:], *urls)
+        reply = _Reply(failure=_Failure("InternalError", trace))
+    return msgspec.json.encode(reply) + b"\n"
+
+
+def decode_reply(line: bytes) -> tuple[BuiltChunk, ...]:
+    """The chunks of a task, or the error that it ended with, raised."""
+    reply = msgspec.json.decode(line, type=_Reply)
+    if reply.failure is None:
+        return reply.chunks
+    if reply.failure.reasons:
+        raise UnreadableColumnsError(reply.failure.reasons, "")
+    kind = getattr(errors, reply.failure.error, InternalError)
+    raise kind(reply.failure.message)
+
+
+def encode_message(message: BuildContext | Task) -> bytes:
+    """A context or task as one JSON line."""
+    return msgspec.json.encode(message, enc_hook=str) + b"\n"  # paths are the only foreign type
+
+
+def decode_path(kind: type, text: str) -> Any:
+    """The hook for msgspec that makes paths of their text."""
+    return kind(text)

@@ -1,0 +1,117 @@
+"""The bytes of one source file, read by ranges: from disk or from any server."""
+
+from __future__ import annotations
+
+import io
+import mmap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from storagering.config import Settings
+from storagering.errors import TruncatedError
+from storagering.formats.remote.errors import source_errors
+from storagering.formats.remote.options import scheme_of
+from storagering.formats.source import Location
+
+Range = tuple[int, int]
+
+
+class Blob(Protocol):
+    """A file's bytes. Safe to use from several threads.
+
+    Attributes:
+        url: where they are read from; may hold secrets.
+        size: number of bytes.
+        version: token of the file's state (etag or modification time), '' if unknown.
+        checksum: whole-file checksum that was found right, '' if none was compared.
+    """
+
+    url: str
+    size: int
+    version: str
+    checksum: str
+
+    def read(self, start: int, stop: int) -> memoryview:
+        """Bytes ``start`` to ``stop``, exactly so many.
+
+        Raises:
+            TruncatedError: the file ends before.
+            SourceError: the server failed, after the retries and replicas that there are.
+        """
+
+    def read_ranges(self, ranges: Sequence[Range]) -> list[memoryview]:
+        """Several ranges, in as few requests as that takes; raises as `read`."""
+
+    def close(self) -> None:
+        """Give it back; bytes that were read stay valid."""
+
+
+class LocalBlob:
+    """A file on disk, mapped."""
+
+    checksum = ""
+
+    def __init__(self, path: Path) -> None:
+        self.url = str(path)
+        with source_errors(self.url), path.open("rb") as file:
+            self.size = file.seek(0, io.SEEK_END)
+            self.version = str(path.stat().st_mtime)
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self.size else b""
+        self._view = memoryview(mapped)
+
+    def read(self, start: int, stop: int) -> memoryview:
+        """See `Blob.read`."""
+        if not 0 <= start <= stop <= self.size:
+            raise TruncatedError(f"{self.url} has {self.size:,} bytes, bytes {start:,} to {stop:,} are wanted")
+        return self._view[start:stop]
+
+    def read_ranges(self, ranges: Sequence[Range]) -> list[memoryview]:
+        """See `Blob.read_ranges`."""
+        return [self.read(start, stop) for start, stop in ranges]
+
+    def close(self) -> None:
+        """See `Blob.close`; the mapping goes when nothing refers to it any more."""
+        self._view = memoryview(b"")
+
+
+def open_blob(location: Location, settings: Settings) -> Blob:
+    """The bytes behind a location.
+
+    Raises:
+        NotFoundError, AuthError, UnreachableError: it cannot be opened, nor any replica.
+    """
+    if scheme_of(location.url) in ("", "file"):
+        return LocalBlob(Path(location.url.removeprefix("file://")))
+    from storagering.formats.remote.filesystem import FilesystemBlob
+
+    return FilesystemBlob(location.url, settings)
+
+
+class BlobFile(io.RawIOBase):
+    """A blob as the seekable binary file that other libraries take; wrap it in `io.BufferedReader`."""
+
+    def __init__(self, blob: Blob) -> None:
+        self._blob, self._at = blob, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._blob.size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        stop = min(self._at + len(buffer), self._blob.size)
+        count = max(0, stop - self._at)
+        if count:
+            memoryview(buffer).cast("B")[:count] = self._blob.read(self._at, stop)
+        self._at += count
+        return count

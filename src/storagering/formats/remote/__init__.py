@@ -1,0 +1,1 @@
+"""The far end: servers, their timeouts, failures and checksums."""
