@@ -42,12 +42,18 @@ class Settings:
         threads: decoding threads of a loader.
         connect_timeout_seconds: time to reach a server.
         request_timeout_seconds: time for it to answer one request.
+        checksum_timeout_seconds: time for it to tell the checksum of a file, which it may have to compute.
+        retries: how often a request that failed is repeated before the next replica is tried.
+        retry_seconds: time within which all repetitions of a request must end.
+        whole_file_bytes: larger files on servers are not fetched whole, unless to compare a given checksum.
         lock_timeout_seconds: time to wait for another process that builds the same dataset.
         sql_timeout_seconds: time after which a query is stopped.
         sql_memory_bytes: memory of a query.
         sql_max_rows: rows of a result.
         max_manifest_bytes: manifests above this are refused unread.
         exact_shuffle_bytes: decoded size up to which ``shuffle="exact"`` may hold a dataset in memory.
+        fill_absent_chunks: take chunks that a Zarr or HDF5 source has not for its fill value; without it
+            they are an error, as nobody can tell them from lost ones.
     """
 
     cache: Path
@@ -55,12 +61,17 @@ class Settings:
     threads: int
     connect_timeout_seconds: int = 3
     request_timeout_seconds: int = 6
+    checksum_timeout_seconds: int = 30
+    retries: int = 5
+    retry_seconds: float = 5.0
+    whole_file_bytes: int = 16 << 30
     lock_timeout_seconds: float = 3600.0
     sql_timeout_seconds: float = 600.0
     sql_memory_bytes: int = 4 << 30
     sql_max_rows: int = 10_000_000
     max_manifest_bytes: int = 100 << 20
     exact_shuffle_bytes: int = 8 << 30
+    fill_absent_chunks: bool = False
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -98,12 +109,16 @@ def _parse_path(value: Any) -> Path:
     return Path(value).expanduser().absolute()
 
 
+def _parse_bool(value: Any) -> bool:
+    return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[str(value).lower()]
+
+
 def _parse(key: str, kind: str, value: Any) -> Any:
-    parsers: dict[str, Callable[[Any], Any]] = {"Path": _parse_path, "int": int, "float": float}
+    parsers: dict[str, Callable[[Any], Any]] = {"Path": _parse_path, "int": int, "float": float, "bool": _parse_bool}
     try:
         parsed = parsers[kind](value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, KeyError) as error:
         raise ConfigError(f"setting {key}={value!r} is not of type {kind}") from error
-    if kind != "Path" and parsed <= 0:
+    if kind in ("int", "float") and parsed <= 0:
         raise ConfigError(f"setting {key}={value!r} must be positive")
     return parsed

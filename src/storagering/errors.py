@@ -9,9 +9,14 @@ from collections.abc import Iterable
 
 
 class StorageringError(Exception):
-    """Base class; catch it to catch everything that is ours."""
+    """Base class; catch it to catch everything that is ours.
+
+    Attributes:
+        source: number of the source of a build that could not be read, None if none is to blame.
+    """
 
     exit_code = 4
+    source: int | None = None
 
 
 class InputError(StorageringError, ValueError):
@@ -62,6 +67,10 @@ class AuthError(SourceError):
     """The server of a source refused the credentials."""
 
 
+class RefusedError(SourceError):
+    """The server of a source will not do what is asked, however often it is asked."""
+
+
 class SourceChangedError(SourceError):
     """A source file is not the one that was read before."""
 
@@ -104,6 +113,10 @@ class LockTimeoutError(CacheError):
 
 class ReadOnlyCacheError(CacheError):
     """The cache cannot be written by this process."""
+
+
+class OutputError(StorageringError, OSError):
+    """A file asked for cannot be written, or is there already."""
 
 
 class LoaderError(StorageringError):

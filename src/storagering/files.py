@@ -27,7 +27,9 @@ from storagering.errors import (
     LimitExceededError,
     LockTimeoutError,
     NotFoundError,
+    OutputError,
     ReadOnlyCacheError,
+    StorageringError,
     TruncatedError,
 )
 
@@ -35,13 +37,16 @@ _SECRET_KEY = re.compile(
     r"authz|token|secret|signature|^sig$|password|credential|^x-amz-|^x-goog-|^xrdcl\.|api_?key", re.I
 )
 _LOCK_POLL_SECONDS = 0.02
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 
 
 @contextmanager
 def disk_errors(path: Path, needed_bytes: int = 0) -> Iterator[None]:
-    """Turn an OSError about ``path`` into the matching CacheError."""
+    """Turn an OSError about ``path`` into the matching CacheError; errors of ours pass."""
     try:
         yield
+    except StorageringError:
+        raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             what = "the disk is full" if error.errno == errno.ENOSPC else "the user's disk quota is used up"
@@ -81,12 +86,12 @@ def make_directory(path: Path) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
-def write_new(path: Path, data: bytes) -> None:
-    """Write and fsync a file that must not exist yet."""
-    with disk_errors(path, len(data)):
+def write_new(path: Path, *data: bytes | memoryview) -> None:
+    """Write and fsync a file that must not exist yet; several pieces one after the other."""
+    with disk_errors(path, sum(map(len, data))):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            file.writelines(data)
             file.flush()
             os.fsync(file.fileno())
 
@@ -98,8 +103,10 @@ def replace_file(path: Path, data: bytes) -> None:
         write_new(temporary, data)
         with disk_errors(path):
             temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
     sync_directory(path.parent)
 
 
@@ -107,6 +114,17 @@ def rename_file(source: Path, target: Path) -> None:
     """Rename within one directory; the caller syncs the directory."""
     with disk_errors(target):
         source.rename(target)
+
+
+def link_file(source: Path, target: Path) -> None:
+    """A second name for a file that is never changed; a durable copy where the file system has no links."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            with disk_errors(target):
+                raise
+        write_new(target, source.read_bytes())
 
 
 def sync_directory(path: Path) -> None:
@@ -135,6 +153,44 @@ def publish_directory(staging: Path, target: Path) -> bool:
             raise
     sync_directory(target.parent)
     return True
+
+
+def publish_path(hidden: Path, target: Path, *, replace: bool) -> None:
+    """Sync a complete file or folder to disk and give it its name, in the same folder, by one rename.
+
+    Raises:
+        OutputError: the target exists and ``replace`` is not given, or the disk refuses.
+    """
+    try:
+        for path in hidden.rglob("*") if hidden.is_dir() else ():
+            _sync(path)
+        _sync(hidden)
+        if os.path.lexists(target) and not replace:
+            raise OutputError(f"{target} is there already; choose another name, or replace it with --force")
+        if target.is_dir() and not target.is_symlink():  # no rename replaces a folder that is not empty
+            remove_directory(target)
+        elif hidden.is_dir():
+            target.unlink(missing_ok=True)
+        hidden.replace(target)
+        _sync(target.parent)
+    except OSError as error:
+        if isinstance(error, StorageringError):
+            raise
+        raise OutputError(f"{target}: cannot write it: {error.strerror or error}") from error
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file of ours; absent is fine."""
+    with disk_errors(path):
+        path.unlink(missing_ok=True)
 
 
 def remove_directory(path: Path) -> None:

@@ -1,6 +1,7 @@
 """The loopback HTTP server: ranges, request log and faults."""
 
 import http.client
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from storagering.errors import InputError, NotFoundError
-from storagering.testing.http import HTTPServer, Request, http_server
+from storagering.testing.http import HTTPServer, Request, http_server, make_certificate
 
 CONTENT = bytes(range(256)) * 40
 
@@ -137,6 +138,48 @@ def test_stalled_and_kept_connections_do_not_delay_the_end(tmp_path: Path) -> No
     with pytest.raises(http.client.IncompleteRead):
         answer.read()
     link.close()
+
+
+def test_wrong_ranges(server: HTTPServer) -> None:
+    server.fault = "wrong-range"
+    assert get(server.url("a b.bin"), "bytes=5-9") == (206, CONTENT[6:11])
+    server.fault = "no-range"
+    assert get(server.url("a b.bin"), "bytes=5-9") == (200, CONTENT)
+
+
+def test_slow(server: HTTPServer) -> None:
+    server.fault = "slow"
+    link = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    link.request("GET", "/a%20b.bin")
+    answer = link.getresponse()
+    assert answer.read(1) == CONTENT[:1]
+    server.fault = None
+    link.close()
+
+
+def test_redirections(server: HTTPServer, tmp_path: Path) -> None:
+    with http_server(tmp_path / "root" / "sub") as other:
+        other.redirect_to = server.url("sub")
+        assert get(other.url("c.bin")) == (200, b"c")
+        other.fault = "redirect-loop"
+        assert status_of(other.url("c.bin")) == 302
+
+
+def test_digests(server: HTTPServer) -> None:
+    server.digest = "adler32=1"
+    with urllib.request.urlopen(server.url("sub/c.bin"), timeout=10) as answer:
+        assert answer.headers["Repr-Digest"] == "adler32=1"
+
+
+def test_encrypted(server: HTTPServer, tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path)
+    with http_server(tmp_path / "root", certificate) as secure:
+        assert secure.url("x").startswith("https://")
+        with pytest.raises(urllib.error.URLError, match="certificate verify failed"):
+            get(secure.url("sub/c.bin"))
+        context = ssl.create_default_context(cafile=certificate[0])
+        with urllib.request.urlopen(secure.url("sub/c.bin"), timeout=10, context=context) as answer:
+            assert answer.read() == b"c"
 
 
 def test_fault_that_heals_itself(server: HTTPServer) -> None:

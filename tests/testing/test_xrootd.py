@@ -1,33 +1,31 @@
 """The private XRootD server: what it serves, and how it is stopped, killed and brought back."""
 
-import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from zlib import adler32
 
 import awkward as ak
 import pytest
 import uproot
 
+from storagering.config import load_settings
 from storagering.errors import InputError, MissingExtraError, NotFoundError, UnreachableError
+from storagering.formats.remote.xrootd import load_client
 from storagering.testing import xrootd
 from storagering.testing.toys import write_toy_rntuple, write_toy_tree
 from storagering.testing.xrootd import XRootDServer, available, xrootd_server
 
-# The client reads these once, when it is first imported; its own defaults hang for minutes on a dead server.
-for name, value in {
-    "CONNECTIONWINDOW": "3",
-    "CONNECTIONRETRY": "1",
-    "REQUESTTIMEOUT": "6",
-    "STREAMTIMEOUT": "5",
-    "STREAMERRORWINDOW": "3",
-    "TIMEOUTRESOLUTION": "1",
-}.items():
-    os.environ.setdefault(f"XRD_{name}", value)
-
 needs_server = pytest.mark.skipif(not available(), reason="no xrootd on the PATH: apt-get install xrootd-server")
 pytestmark = pytest.mark.xrootd
+
+
+@pytest.fixture(autouse=True)
+def _client() -> None:
+    """Imported under our timeouts; its own defaults hang for minutes on a dead server."""
+    pytest.importorskip("XRootD.client", reason="needs the XRootD client: pip install 'storagering[xrootd]'")
+    load_client(load_settings())
 
 
 @pytest.fixture
@@ -154,6 +152,24 @@ def test_a_taken_port_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(xrootd, "_free_port", lambda: next(ports, None) or free())
         with xrootd_server() as server:
             assert server.port != taken
+
+
+@needs_server
+def test_checksums_on_request(root: Path) -> None:
+    client = load_client(load_settings())
+    adler = f"adler32 {adler32(b'small'):08x}".encode()
+    for algorithms, want in (([], None), (["adler32", "crc32c"], adler), (["crc32c"], b"crc32c ")):
+        with xrootd_server(root, checksums=algorithms) as server:
+            files = client.FileSystem(server.url(""))
+            status, answer = files.query(client.flags.QueryCode.CHECKSUM, "/sub/small.txt", timeout=5)
+        assert status.ok == (want is not None)
+        assert want is None or answer.startswith(want)
+
+
+@needs_server
+def test_redirection(server: XRootDServer) -> None:
+    with xrootd_server(redirect_to=f"127.0.0.1:{server.port}") as other:
+        assert read(other.url("sub/small.txt")) == b"small"
 
 
 @needs_server

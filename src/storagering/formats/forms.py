@@ -41,8 +41,13 @@ def describe_column(name: str, array: Any, *, doc: str = "") -> Column:
         doc=doc,
         form=form.to_json(),
         key=name,
-        parts=tuple(_PartWalk().walk(form)),
+        parts=parts_of(form),
     )
+
+
+def parts_of(form: Any) -> tuple[Part, ...]:
+    """The parts that a column of that form (with form keys) is stored as."""
+    return tuple(_PartWalk().walk(form))
 
 
 def assign_keys(columns: Iterable[Column]) -> Schema:
@@ -124,7 +129,7 @@ def _normalise(layout: Any) -> Any:
     if isinstance(layout, ak.contents.UnionArray):
         return layout.copy(
             index=ak.index.Index64(np.asarray(layout.index.data, dtype=np.int64)),
-            contents=[_normalise(c) for c in layout.contents],
+            contents=[_normalise_case(c) for c in layout.contents],
         )
     if layout.is_option:
         layout = layout.to_IndexedOptionArray64().to_packed()  # without the values behind what is missing
@@ -132,6 +137,13 @@ def _normalise(layout: Any) -> Any:
     if isinstance(layout, ak.contents.EmptyArray):
         raise UnsupportedTypeError("the type of its values is unknown (there are none)")
     raise UnsupportedTypeError(f"layouts of class {type(layout).__name__} cannot be stored")
+
+
+def _normalise_case(layout: Any) -> Any:
+    """One type of a union. uproot gives the variants of an RNTuple a type for none of them, without values."""
+    if layout.is_option and isinstance(layout.content, ak.contents.EmptyArray):
+        return layout.to_IndexedOptionArray64().to_packed()
+    return _normalise(layout)
 
 
 def _classify(form: Any) -> tuple[Kind, str]:
@@ -190,7 +202,7 @@ class _PartWalk:
         elif form.is_option:
             yield self._index(form, path, "index", "index", "<i8")
             yield from self.walk(form.content, path, "values")
-        else:
+        elif not isinstance(form, ak.forms.EmptyForm):
             yield from self.walk(form.content, path, leaf)  # a regular list of something not numbers
 
     def _index(self, form: Any, path: str, role: Role, attribute: str, dtype: str) -> Part:

@@ -14,6 +14,11 @@ from storagering.errors import NotFoundError, SpecError
 from storagering.files import redact_url
 from storagering.formats.remote.errors import source_errors
 from storagering.formats.remote.options import scheme_of, storage_options
+from storagering.formats.remote.xrootd import SCHEMES as XROOTD_SCHEMES
+from storagering.formats.remote.xrootd import list_matches
+
+#: One of these lies in the top folder of every Zarr store, of version 3 or 2.
+_ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
 
 Sources = str | Path | Sequence[str | Path]
 LabelledSources = Sources | Mapping[str, Sources]
@@ -56,8 +61,10 @@ def _expand(item: str, settings: Settings) -> list[str]:
     scheme = scheme_of(item)
     if scheme in ("", "file"):
         return _expand_local(item.removeprefix("file://"))
-    if not any(c in item for c in "*[") or scheme in ("http", "https"):
+    if not any(c in item for c in "*[") or scheme in ("http", "https", "dav", "davs"):
         return [item]
+    if scheme in XROOTD_SCHEMES:
+        return _some(list_matches(item, settings), item)
     with source_errors(item):
         filesystem, pattern = fsspec.core.url_to_fs(item, **storage_options(item, settings))
         matches = sorted(filesystem.unstrip_protocol(m) for m in filesystem.glob(pattern))
@@ -79,11 +86,16 @@ def _expand_local(item: str) -> list[str]:
     path = Path(item).expanduser()
     if len(item) > 4095 or any(len(os.fsencode(name)) > 255 for name in path.parts):
         raise NotFoundError(f"{item[:80]}...: no such file; the name is too long")
-    if path.is_dir():
+    if path.is_dir() and not is_zarr_folder(path):
         raise NotFoundError(f"{item} is a folder; name its files, e.g. '{item.rstrip('/')}/*.root'")
     if path.exists() or not any(c in item for c in "*?["):
         return _some([str(path.absolute())] if path.exists() else [], item)
     return _some(sorted(str(Path(m).absolute()) for m in glob.iglob(str(path), recursive=True)), item)  # noqa: PTH207  (absolute patterns)
+
+
+def is_zarr_folder(path: Path) -> bool:
+    """Whether a folder is one Zarr group or array, and so a source of its own."""
+    return any((path / name).is_file() for name in _ZARR_FILES)
 
 
 def _some(matches: list[str], item: str) -> list[str]:

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from storagering.config import Settings
-from storagering.files import FileLock, disk_errors, make_directory, rename_file
+from storagering.files import FileLock, disk_errors, make_directory, remove_file, rename_file
 from storagering.types import sha256_hex
 
 
@@ -25,6 +25,7 @@ def spool_file(spool: str, key: str, fill: Callable[[Path], None], settings: Set
     Raises:
         CacheFullError: no room on the disk.
         LockTimeoutError: another process has been filling it for too long.
+        StorageringError: whatever ``fill`` raises; nothing is then left behind.
     """
     folder = Path(spool) if spool else _own_folder()
     make_directory(folder)
@@ -34,15 +35,13 @@ def spool_file(spool: str, key: str, fill: Callable[[Path], None], settings: Set
     with FileLock(path.with_suffix(".lock")).held(settings.lock_timeout_seconds):
         if not path.exists():
             partial = path.with_suffix(".partial")
-            with disk_errors(partial):
-                fill(partial)
-            rename_file(partial, path)
+            try:
+                with disk_errors(partial):
+                    fill(partial)
+                rename_file(partial, path)
+            finally:
+                remove_file(partial)
     return path
-
-
-def drop_spooled(spool: str, key: str) -> None:
-    """Remove the file of that key; whoever has it mapped keeps it."""
-    (Path(spool) / sha256_hex(key.encode())[:32]).unlink(missing_ok=True)
 
 
 @cache

@@ -4,20 +4,24 @@ import contextlib
 import mimetypes
 import re
 import socket
+import ssl
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal, NamedTuple, cast, get_args
 from urllib.parse import quote, unquote, urlsplit
 
 from storagering.errors import InputError, NotFoundError
 
-Fault = Literal["404", "403", "500", "reset", "stall", "short"]
+Fault = Literal["404", "403", "500", "reset", "stall", "short", "slow", "wrong-range", "no-range", "redirect-loop"]
 _HOST = "127.0.0.1"
 _COPY_BYTES = 1 << 20
+_DRIP_SECONDS = 0.2
 _SINGLE_RANGE = re.compile(r"bytes=(\d*)-(\d*)\Z")
 
 
@@ -28,11 +32,13 @@ class Request(NamedTuple):
         method: ``GET`` or ``HEAD``.
         path: Path with its query, as sent.
         range: The ``Range`` header, None without one.
+        authorization: The ``Authorization`` header, None without one.
     """
 
     method: str
     path: str
     range: str | None
+    authorization: str | None = None
 
 
 class _Unsatisfiable(Exception):  # noqa: N818 - never leaves this file
@@ -46,17 +52,26 @@ class HTTPServer:
         port: TCP port on 127.0.0.1.
         root: The folder that it serves.
         requests: Every request so far, in order of arrival, those answered by a fault included.
+        redirect_to: Where every request is sent on to with its path, e.g. ``http://127.0.0.1:8080``; '' to answer it.
+        digest: The ``Repr-Digest`` header of every answer, '' for none.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, certificate: tuple[Path, Path] | None = None) -> None:
         self.root = root.resolve()
         self.requests: list[Request] = []
+        self.redirect_to = self.digest = ""
         self._lock = threading.Lock()
         self._fault: Fault | None = None
         self._fault_left: int | None = None
         self._healed = threading.Event()
         self._server = _Server((_HOST, 0), _Handler)
         self._server.owner = self
+        self._scheme = "http"
+        if certificate is not None:
+            self._scheme = "https"
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.port = int(self._server.server_address[1])
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
@@ -66,7 +81,9 @@ class HTTPServer:
 
         ``"404"``, ``"403"``, ``"500"``: that status. ``"reset"``: the connection is reset before an answer.
         ``"stall"``: headers and half of the body, then silence until the fault is changed. ``"short"``: headers
-        and half of the body, then the connection is closed.
+        and half of the body, then the connection is closed. ``"slow"``: the body byte by byte, five a second.
+        ``"wrong-range"``: the range one byte later. ``"no-range"``: the whole file, whatever the range.
+        ``"redirect-loop"``: a redirection to the same address.
 
         Raises:
             InputError: It is set to something else.
@@ -91,8 +108,8 @@ class HTTPServer:
             self._fault, self._fault_left = fault, times
 
     def url(self, name: str) -> str:
-        """The ``http://`` address of the file ``name`` of the folder (it need not exist)."""
-        return f"http://{_HOST}:{self.port}/{quote(name.lstrip('/'))}"
+        """The address of the file ``name`` of the folder (it need not exist)."""
+        return f"{self._scheme}://{_HOST}:{self.port}/{quote(name.lstrip('/'))}"
 
     def _receive(self, request: Request) -> tuple[Fault | None, threading.Event]:
         """Log a request; return the fault that it meets and the event that ends a stall."""
@@ -114,7 +131,7 @@ class HTTPServer:
 
 
 @contextlib.contextmanager
-def http_server(root: Path) -> Iterator[HTTPServer]:
+def http_server(root: Path, certificate: tuple[Path, Path] | None = None) -> Iterator[HTTPServer]:
     """Serve a folder over HTTP on a free loopback port, from threads of this process.
 
     One range a request is honoured; several at once are answered with the whole file, as RFC 9110 allows.
@@ -122,6 +139,7 @@ def http_server(root: Path) -> Iterator[HTTPServer]:
 
     Args:
         root: Folder to serve, as it is at the time of each request.
+        certificate: Files of a certificate and its key, to serve by HTTPS.
 
     Yields:
         The server. At the end its connections are closed, stalled ones too.
@@ -131,7 +149,7 @@ def http_server(root: Path) -> Iterator[HTTPServer]:
     """
     if not root.is_dir():
         raise NotFoundError(f"{root} is not a folder; pass the folder that the HTTP server is to serve")
-    server = HTTPServer(root)
+    server = HTTPServer(root, certificate)
     server._thread.start()
     try:
         yield server
@@ -143,6 +161,7 @@ class _Server(ThreadingHTTPServer):
     """The listening socket; remembers its connections so that none outlives the server."""
 
     daemon_threads = True
+    request_queue_size = 128  # with the usual 5, clients that open many connections wait for a second
     owner: HTTPServer
 
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
@@ -189,30 +208,36 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, *, body: bool) -> None:
         owner = cast(_Server, self.server).owner
-        fault, healed = owner._receive(Request(self.command, self.path, self.headers.get("Range")))
+        asked = (self.headers.get("Range"), self.headers.get("Authorization"))
+        fault, healed = owner._receive(Request(self.command, self.path, *asked))
         if fault == "reset":
             return self._reset()
         if fault in ("403", "404", "500"):
             return self._status(HTTPStatus(int(fault)))
+        if fault == "redirect-loop" or owner.redirect_to:
+            return self._redirect("" if fault else owner.redirect_to)
         path = (owner.root / unquote(urlsplit(self.path).path).lstrip("/")).resolve()
         if not (path.is_relative_to(owner.root) and path.is_file()):
             return self._status(HTTPStatus.NOT_FOUND)
         try:
-            start, stop = self._headers_of(path)
+            start, stop = self._headers_of(path, fault, owner.digest)
         except _Unsatisfiable:
             return self._status(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, f"bytes */{path.stat().st_size}")
         if body:
             broken = fault in ("short", "stall")
-            self._send(path, start, start + (stop - start) // 2 if broken else stop)
+            step, pause = (1, _DRIP_SECONDS) if fault == "slow" else (_COPY_BYTES, 0.0)
+            self._send(path, start, start + (stop - start) // 2 if broken else stop, step, lambda: healed.wait(pause))
             if fault == "stall":
                 healed.wait()
             self.close_connection = self.close_connection or broken
         return None
 
-    def _headers_of(self, path: Path) -> tuple[int, int]:
+    def _headers_of(self, path: Path, fault: Fault | None, digest: str) -> tuple[int, int]:
         """Send the headers of a file or range of it; return the first byte to send and that after the last."""
         stat = path.stat()
-        span = _byte_range(self.headers.get("Range"), stat.st_size)
+        span = None if fault == "no-range" else _byte_range(self.headers.get("Range"), stat.st_size)
+        if span and fault == "wrong-range" and span[1] < stat.st_size:
+            span = (span[0] + 1, span[1] + 1)
         start, stop = span or (0, stat.st_size)
         self.send_response(HTTPStatus.PARTIAL_CONTENT if span else HTTPStatus.OK)
         self.send_header("Content-Type", mimetypes.guess_type(path.name)[0] or "application/octet-stream")
@@ -220,17 +245,26 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("ETag", f'"{stat.st_size:x}-{stat.st_mtime_ns:x}"')
         self.send_header("Last-Modified", self.date_time_string(int(stat.st_mtime)))
+        if digest:
+            self.send_header("Repr-Digest", digest)
         if span:
             self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{stat.st_size}")
         self.end_headers()
         return start, stop
 
-    def _send(self, path: Path, start: int, stop: int) -> None:
+    def _send(self, path: Path, start: int, stop: int, step: int, pause: Callable[[], object]) -> None:
         with path.open("rb") as file:
             file.seek(start)
-            while start < stop and (data := file.read(min(_COPY_BYTES, stop - start))):
+            while start < stop and (data := file.read(min(step, stop - start))):
                 self.wfile.write(data)
                 start += len(data)
+                pause()
+
+    def _redirect(self, server: str) -> None:
+        self.send_response(HTTPStatus.FOUND)
+        self.send_header("Location", server + self.path)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def _status(self, status: HTTPStatus, content_range: str | None = None) -> None:
         self.send_response(status)
@@ -246,6 +280,30 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.close()
         self.connection.close()
         self.close_connection = True
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """Write a certificate for 127.0.0.1 that signs itself, and its key.
+
+    Returns:
+        Their paths. A client trusts the server if the environment's ``SSL_CERT_FILE`` names the first.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, _HOST)])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+    alternative = x509.SubjectAlternativeName([x509.IPAddress(ip_address(_HOST))])
+    signed = builder.add_extension(alternative, critical=False).sign(key, hashes.SHA256())
+    paths = folder / "server.pem", folder / "server.key"
+    paths[0].write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    paths[1].write_bytes(key.private_bytes(*form))
+    return paths
 
 
 def _byte_range(header: str | None, size: int) -> tuple[int, int] | None:

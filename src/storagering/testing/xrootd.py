@@ -14,7 +14,7 @@ import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from storagering.errors import InputError, MissingExtraError, NotFoundError, UnreachableError
@@ -56,8 +56,9 @@ class XRootDServer:
         log: The server's log file.
     """
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, work: Path, checksums: Sequence[str] = (), redirect_to: str = "") -> None:
         self.work = work
+        self._more_config = "".join(f"{line}\n" for line in _directives(checksums, redirect_to))
         self.data = work / "data"
         self.log = work / "log" / "t" / "log"
         self.port = 0
@@ -165,7 +166,8 @@ class XRootDServer:
 
     def _start(self, deadline: float) -> None:
         config = self.work / "x.cfg"
-        config.write_text(_CONFIG.format(work=self.work, port=self.port), encoding="utf-8")
+        text = _CONFIG.format(work=self.work, port=self.port) + self._more_config
+        config.write_text(text, encoding="utf-8")
         command = ["xrootd", "-n", "t", "-c", str(config), "-l", str(self.work / "log" / "log")]
         command += ["-R", self._user] if self._user else []
         self._process = subprocess.Popen(  # noqa: S603 - nothing in it is from outside
@@ -209,12 +211,17 @@ class XRootDServer:
 
 
 @contextlib.contextmanager
-def xrootd_server(root: Path | None = None) -> Iterator[XRootDServer]:
+def xrootd_server(
+    root: Path | None = None, *, checksums: Sequence[str] = (), redirect_to: str = ""
+) -> Iterator[XRootDServer]:
     """Run a private XRootD server that serves, read-only, copies of the files of a folder.
 
     Args:
         root: Folder whose files are copied in, with their paths below it, when the server starts. None for an
             empty server. Later files, and later versions of these, are served after `XRootDServer.add`.
+        checksums: Algorithms (adler32, crc32, crc32c, md5) in which the server answers queries for checksums,
+            the usual one first; without them it refuses such queries.
+        redirect_to: ``host:port`` of another server, to which this one sends whoever opens a file.
 
     Yields:
         The server, ready to answer. It is killed and its directory removed at the end.
@@ -234,7 +241,7 @@ def xrootd_server(root: Path | None = None) -> Iterator[XRootDServer]:
     work = Path(tempfile.mkdtemp(prefix="storagering-xrd-", dir="/tmp" if os.access("/tmp", os.W_OK) else None))  # noqa: S108
     server: XRootDServer | None = None
     try:
-        server = XRootDServer(work)
+        server = XRootDServer(work, checksums, redirect_to)
         for path in sorted(root.rglob("*")) if root is not None else ():
             if path.is_file():
                 server.add(path, str(path.relative_to(root)) if root is not None else None)
@@ -244,6 +251,14 @@ def xrootd_server(root: Path | None = None) -> Iterator[XRootDServer]:
         if server is not None:
             server.kill()
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _directives(checksums: Sequence[str], redirect_to: str) -> Iterator[str]:
+    if checksums:
+        yield f"xrootd.chksum max 2 {' '.join(checksums)}"
+    if redirect_to:
+        yield f"xrootd.redirect {redirect_to} all"
+        yield f"xrootd.redirect {redirect_to} /"
 
 
 def _server_user() -> str | None:

@@ -12,6 +12,7 @@ from storagering.errors import (
     CorruptDataError,
     FormatError,
     NotFoundError,
+    RefusedError,
     SourceError,
     SourceTimeoutError,
     StorageringError,
@@ -20,13 +21,20 @@ from storagering.errors import (
 )
 from storagering.files import redact_text, redact_url
 
+#: Modules whose exceptions are about servers, though they are no OSErrors.
+_CLIENTS = ("aiohttp", "botocore", "aiobotocore")
+_AUTH_CODES = ("3010", "3028", "3030")
+_TIMEOUT_CODES = ("3034", "3035")
 _XROOTD_CODE = re.compile(r"\[(30\d\d)\]")
 _TIMEOUT_TEXT = re.compile(r"operation expired|timed? ?out", re.I)
 _UNREACHABLE_TEXT = re.compile(
-    r"connection (error|refused|reset|closed)|socket (error|timeout)|invalid address|cannot connect|name or service"
-    r"|server disconnected|stream disconnect|fatal\]",
+    r"connection (error|refused|reset|closed)|invalid (session|address)|socket (error|timeout)|c(an|ould) ?not connect"
+    r"|name or service|server disconnected|stream disconnect|fatal\]",
     re.I,
 )
+_ABSENT_TEXT = re.compile(r"NoSuch(Bucket|Key)")
+_AUTH_TEXT = re.compile(r"auth(entication)? failed|unable to locate credentials", re.I)
+_REFUSED_TEXT = re.compile(r"certificate verify failed|certificate has expired|redirect limit", re.I)
 _TRUNCATED_TEXT = re.compile(r"expected Chunk of length|end of file|unexpected EOF", re.I)
 
 
@@ -43,7 +51,7 @@ def source_errors(url: str) -> Iterator[None]:
 
 def is_far_end(error: BaseException) -> bool:
     """Whether a server or the operating system failed, rather than the contents of a file."""
-    return isinstance(error, OSError | asyncio.TimeoutError) or type(error).__module__.startswith("aiohttp")
+    return isinstance(error, OSError | asyncio.TimeoutError) or type(error).__module__.startswith(_CLIENTS)
 
 
 def map_source_error(error: BaseException, url: str) -> StorageringError:
@@ -57,13 +65,22 @@ def map_source_error(error: BaseException, url: str) -> StorageringError:
     text = redact_text(" ".join(str(error).split()), url)[:500] or type(error).__name__
     code = _XROOTD_CODE.search(text)
     status = getattr(error, "status", None)
-    if isinstance(error, FileNotFoundError) or status == 404 or (code and code.group(1) == "3011"):
+    absent = isinstance(error, FileNotFoundError) or _ABSENT_TEXT.search(text)
+    if absent or status == 404 or (code and code.group(1) == "3011"):
         return NotFoundError(f"{shown}: no such file")
-    if isinstance(error, PermissionError) or status in (401, 403) or (code and code.group(1) in ("3010", "3028")):
+    if (
+        isinstance(error, PermissionError)
+        or _AUTH_TEXT.search(text)
+        or status in (401, 403)
+        or (code and code.group(1) in _AUTH_CODES)
+    ):
         return AuthError(f"{shown}: access denied; check your token or proxy ({text})")
     if isinstance(error, IsADirectoryError) or (code and code.group(1) == "3016"):
         return NotFoundError(f"{shown} is a folder; name its files, e.g. '{shown.rstrip('/')}/*.root'")
-    if isinstance(error, TimeoutError | asyncio.TimeoutError) or _TIMEOUT_TEXT.search(text):
+    if _REFUSED_TEXT.search(text) or type(error).__name__ == "TooManyRedirects":
+        return RefusedError(f"{shown}: the way to the server is not usable ({text or 'too many redirects'})")
+    late = isinstance(error, TimeoutError | asyncio.TimeoutError) or _TIMEOUT_TEXT.search(text)
+    if late or (code and code.group(1) in _TIMEOUT_CODES):
         return SourceTimeoutError(f"{shown}: the server did not answer in time ({text}); try again")
     if isinstance(error, ConnectionError) or _UNREACHABLE_TEXT.search(text):
         return UnreachableError(f"{shown}: cannot reach the server ({text}); is it up?")

@@ -1,13 +1,20 @@
-"""Options under which file systems fail within seconds instead of minutes."""
+"""What the schemes of URLs need, and options under which file systems fail within seconds instead of minutes."""
 
 from __future__ import annotations
 
-import os
 from typing import Any
+
+from fsspec.registry import get_filesystem_class
 
 from storagering.config import Settings
 from storagering.errors import ConfigError, MissingExtraError
 from storagering.files import redact_url
+from storagering.formats.remote.xrootd import SCHEMES as XROOTD_SCHEMES
+from storagering.formats.remote.xrootd import load_client
+
+#: fsspec's views of other files; as sources they would only hide where bytes come from.
+_VIEWS = {"reference", "simplecache", "filecache", "blockcache", "cached", "dir", "generic", "data", "dask"}
+_EXTRAS = {"s3": "s3", "s3a": "s3"}
 
 
 def scheme_of(url: str) -> str:
@@ -19,41 +26,33 @@ def scheme_of(url: str) -> str:
 def storage_options(url: str, settings: Settings) -> dict[str, Any]:
     """Options for fsspec under which a dead server fails within seconds instead of minutes.
 
-    For XRootD they are environment variables that the client reads when it is first imported
-    (values found by experiment: the defaults hang for longer than 45 s).
-
     Raises:
-        ConfigError: no fsspec file system for the URL's scheme.
-        MissingExtraError: XRootD support is not installed.
+        ConfigError: no file system is known for the URL's scheme.
+        MissingExtraError: what it needs is not installed.
     """
     scheme = scheme_of(url)
-    if scheme in ("root", "roots", "xroot"):
-        _set_xrootd_timeouts(settings)
+    if scheme in XROOTD_SCHEMES:
+        load_client(settings)
         return {}
-    if scheme in ("http", "https"):
-        import aiohttp
-
-        timeout = aiohttp.ClientTimeout(
-            total=None, connect=settings.connect_timeout_seconds, sock_read=settings.request_timeout_seconds
-        )
-        return {"client_kwargs": {"timeout": timeout}}
-    if scheme and scheme != "file":
-        raise ConfigError(f"{redact_url(url)}: sources are local paths, root://, http:// or https://")
-    return {}
-
-
-def _set_xrootd_timeouts(settings: Settings) -> None:
-    seconds = {
-        "XRD_CONNECTIONWINDOW": settings.connect_timeout_seconds,
-        "XRD_CONNECTIONRETRY": 1,
-        "XRD_REQUESTTIMEOUT": settings.request_timeout_seconds,
-        "XRD_STREAMTIMEOUT": max(1, settings.request_timeout_seconds - 1),
-        "XRD_STREAMERRORWINDOW": settings.connect_timeout_seconds,
-        "XRD_TIMEOUTRESOLUTION": 1,
-    }
-    for name, value in seconds.items():
-        os.environ.setdefault(name, str(value))
+    if scheme in ("", "file"):
+        return {}
+    if scheme in _VIEWS:
+        raise ConfigError(f"{redact_url(url)}: {scheme}:// is a view of other files; name these")
     try:
-        import fsspec_xrootd  # noqa: F401
+        get_filesystem_class(scheme)
+    except ValueError as error:
+        raise ConfigError(
+            f"{redact_url(url)}: nothing reads {scheme}://; sources are local paths, root://, http(s)://, s3:// "
+            "or of any other scheme that fsspec knows"
+        ) from error
     except ImportError as error:
-        raise MissingExtraError("root:// needs XRootD: pip install 'storagering[xrootd]'") from error
+        hint = f"pip install 'storagering[{_EXTRAS[scheme]}]'" if scheme in _EXTRAS else str(error)
+        raise MissingExtraError(f"{redact_url(url)}: {scheme}:// needs another package: {hint}") from error
+    if scheme in ("s3", "s3a"):
+        timeouts = {
+            "connect_timeout": settings.connect_timeout_seconds,
+            "read_timeout": settings.request_timeout_seconds,
+            "retries": {"total_max_attempts": 1},
+        }
+        return {"config_kwargs": timeouts}
+    return {}

@@ -1,0 +1,88 @@
+"""Cutting and joining batches, on their arrays alone wherever these are numbers and lists of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import awkward as ak
+import numpy as np
+
+from storagering.formats.forms import to_awkward, to_batch
+from storagering.types import Array, Batch, Column, Schema
+
+#: Kinds whose parts are offsets one below the other, and values.
+_LISTS = ("jagged", "doubly-jagged", "string")
+
+
+def cut_batch(batch: Batch, start: int, stop: int) -> Batch:
+    """Entries ``start`` to ``stop``; values are views, and columns that share their offsets still do."""
+    if (start, stop) == (0, batch.num_entries):
+        return batch
+    rebase = _shared(lambda offsets, low, high: offsets[low : high + 1] - offsets[low])
+    arrays = {}
+    for column in batch.schema.columns:
+        parts = batch.arrays[column.name]
+        if _is_plain(column):
+            low, high, cut = start, stop, []
+            for offsets in parts[:-1]:
+                cut.append(rebase(offsets, low, high))
+                low, high = int(offsets[low]), int(offsets[high])
+            arrays[column.name] = (*cut, parts[-1][low:high])
+        else:
+            arrays[column.name] = _through_awkward(column, [batch], lambda found: found[0][start:stop])
+    return Batch(batch.schema, stop - start, arrays)
+
+
+def join_batches(schema: Schema, batches: Sequence[Batch]) -> Batch:
+    """All entries of several batches of that schema; columns that share their offsets still do."""
+    if len(batches) == 1:
+        return batches[0]
+    join = _shared(_join_offsets)
+    arrays = {}
+    for column in schema.columns:
+        parts = [batch.arrays[column.name] for batch in batches]
+        if _is_plain(column):
+            joined = [join(*(p[depth] for p in parts)) for depth in range(len(column.parts) - 1)]
+            arrays[column.name] = (*joined, np.concatenate([p[-1] for p in parts]))
+        else:
+            arrays[column.name] = _through_awkward(column, batches, ak.concatenate)
+    return Batch(schema, sum(b.num_entries for b in batches), arrays)
+
+
+def size_of(batch: Batch) -> int:
+    """Bytes of all arrays."""
+    return sum(a.nbytes for arrays in batch.arrays.values() for a in arrays)
+
+
+def _is_plain(column: Column) -> bool:
+    return column.is_numeric or column.kind in _LISTS
+
+
+def _join_offsets(*offsets: Array) -> Array:
+    joined = np.zeros(1 + sum(len(o) - 1 for o in offsets), np.int64)
+    at = 0
+    for own in offsets:
+        np.add(own, joined[at], out=joined[at : at + len(own)])
+        at += len(own) - 1
+    return joined
+
+
+def _through_awkward(column: Column, batches: Sequence[Batch], change: Callable[[list[Any]], Any]) -> tuple[Array, ...]:
+    schema = Schema((column,))
+    found = [to_awkward(Batch(schema, b.num_entries, {column.name: b.arrays[column.name]})) for b in batches]
+    changed = change([array[column.name] for array in found])
+    return to_batch(schema, {column.name: changed}, len(changed)).arrays[column.name]
+
+
+def _shared(make: Callable[..., Array]) -> Callable[..., Array]:
+    """The function, giving the same array again for the same arrays and numbers."""
+    known: dict[tuple[int, ...], Array] = {}
+
+    def once(*arguments: Any) -> Array:
+        key = tuple(a if isinstance(a, int) else id(a) for a in arguments)
+        if key not in known:
+            known[key] = make(*arguments)
+        return known[key]
+
+    return once
