@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from storagering.errors import SpecError, nearest_names
 from storagering.formats import functions as fn
 
-MAX_TEXT = 10_000
+MAX_TEXT = 100_000
 MAX_NESTING = 100
 _BOUNDS = {"Pow": (-64, 64, "exponent"), "LShift": (0, 63, "shift"), "RShift": (0, 63, "shift")}
 _PARENTHESES = "put each comparison in parentheses, as in (a > 1) & (b < 2), because & | ^ ~ bind tighter"
@@ -304,7 +304,7 @@ class _Parser:
         function = fn.FUNCTIONS.get(name)
         if function is None:
             raise SpecError(f"there is no function {_short(name)!r}{nearest_names(name[:200], fn.FUNCTIONS)}")
-        if len(node.args) != function.arity:
+        if len(node.args) < function.arity or (len(node.args) > function.arity and not function.more):
             hint = f"; for the {name} of two columns use {name}imum(a, b)" if name in ("min", "max") else ""
             raise SpecError(f"{name}() takes {function.arity} argument(s), not {len(node.args)}{hint}")
         options = tuple(_option(name, function, keyword) for keyword in node.keywords)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storagering.errors import SpecError, nearest_names
+from storagering.formats import arithmetic
 
 
 class Const(NamedTuple):
@@ -70,6 +71,7 @@ class Function(NamedTuple):
 
     call: Callable[..., Any]
     arity: int = 1
+    more: bool = False
     kind: Literal["elementwise", "list", "where", "fill"] = "elementwise"
     keywords: tuple[str, ...] = ()
 
@@ -194,21 +196,6 @@ def _where(condition: Any, yes: Any, no: Any) -> ak.Array:
     return ak.where(*_align((condition, yes, no)))
 
 
-def _deltaphi(phi1: Any, phi2: Any) -> Any:
-    """The angle from phi2 to phi1 in [-π, π); an angle already there keeps its bits."""
-    angle = phi1 - phi2
-    wrapped = angle - 2 * np.pi * np.floor((angle + np.pi) / (2 * np.pi))
-    where = ak.where if isinstance(wrapped, ak.Array) else np.where
-    # Rounding can leave the subtraction on the wrong side of either end.
-    wrapped = np.maximum(where(wrapped >= np.pi, wrapped - 2 * np.pi, wrapped), -np.pi)
-    # NumPy's own float, unlike Python's, would make single-precision columns double.
-    return wrapped if isinstance(wrapped, ak.Array) else float(wrapped)
-
-
-def _deltar(eta1: Any, phi1: Any, eta2: Any, phi2: Any) -> Any:
-    return np.hypot(eta1 - eta2, _deltaphi(phi1, phi2))
-
-
 def _masked(reduce: Callable[..., Any]) -> Callable[..., Any]:
     """A reduction that is missing for an empty list, as min and max are, rather than NaN."""
 
@@ -247,8 +234,8 @@ COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
 }
 UNARY: dict[str, Callable[[Any], Any]] = {"UAdd": operator.pos, "USub": operator.neg, "Invert": _invert}
 
-_ONE_ARGUMENT = """sqrt exp log log10 log1p expm1 sin cos tan arcsin arccos arctan sinh cosh tanh
-    floor ceil sign isnan isinf isfinite"""
+_ONE_ARGUMENT = """sqrt cbrt exp exp2 log log2 log10 log1p expm1 sin cos tan arcsin arccos arctan sinh cosh tanh
+    arcsinh arccosh arctanh floor ceil trunc sign isnan isinf isfinite ones_like zeros_like nan_to_num"""
 _REDUCTIONS = "num any all sum prod min max argmin argmax firsts count_nonzero"
 
 FUNCTIONS: dict[str, Function] = {
@@ -256,10 +243,15 @@ FUNCTIONS: dict[str, Function] = {
     **{name: Function(getattr(np, name), 2) for name in ("arctan2", "hypot", "minimum", "maximum")},
     "abs": Function(np.absolute),
     "round": Function(np.round),
-    "deltaphi": Function(_deltaphi, 2),
-    "deltar": Function(_deltar, 4),
-    "where": Function(_where, 3, "where"),
-    "fill": Function(_fill, 2, "fill"),
+    "deltaphi": Function(arithmetic.deltaphi, 2),
+    "deltar": Function(arithmetic.deltar, 4),
+    "where": Function(_where, 3, kind="where"),
+    "fill": Function(_fill, 2, kind="fill"),
+    "clip": Function(arithmetic.clip, 3),
+    "class_of": Function(arithmetic.class_of, 2, more=True),
+    "bin_of": Function(arithmetic.bin_of, 3, more=True),
+    "pick": Function(arithmetic.pick, 2, more=True),
+    **{name: Function(arithmetic.cast(name)) for name in ("float32", "float64", "int32", "int64")},
     **{name: Function(getattr(ak, name), kind="list") for name in _REDUCTIONS.split()},
     "mean": Function(_masked(ak.mean), kind="list"),
     "std": Function(_masked(ak.std), kind="list"),
