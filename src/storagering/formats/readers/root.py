@@ -13,7 +13,7 @@ from storagering.formats.blob import Blob
 from storagering.formats.readers.rntuple import NtupleSource
 from storagering.formats.readers.ttree import TreeSource
 from storagering.formats.remote.errors import source_errors
-from storagering.formats.source import Source
+from storagering.formats.source import SeveralTablesError, Source
 
 _TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple", "ROOT::Experimental::RNTuple")
 #: Where the first record of a ROOT file may begin (100 in all releases); tells one from text like "root:x:0:0".
@@ -100,7 +100,7 @@ def _find_tree(file: Any, tree: str | None, url: str) -> str:
     if tree is None:
         if len(keys) == 1:
             return keys[0]
-        raise NotFoundError(f"{shown} holds {len(keys)} trees: {', '.join(names[:40])}; choose one with --tree NAME")
+        raise SeveralTablesError(names, url, "trees")
     matches = [key for key, name in zip(keys, names, strict=True) if tree in (key, name)]
     if not matches:
         raise NotFoundError(f"{shown} holds no tree {tree!r}{nearest_names(tree, names)}")

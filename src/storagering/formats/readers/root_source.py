@@ -7,7 +7,7 @@ import re
 import warnings
 import zlib
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import cramjam
@@ -16,12 +16,14 @@ from storagering.errors import CorruptDataError, NotFoundError, SourceError, Sto
 from storagering.files import redact_text, redact_url
 from storagering.formats.blob import Blob
 from storagering.formats.remote.errors import is_far_end, map_source_error
-from storagering.formats.source import Source, UnreadableColumnsError
+from storagering.formats.source import Source, Storage, UnreadableColumnsError
 
 _DAMAGE = re.compile(
     r"checksum|decompress|corrupt|expected Chunk of length|not enough (data|bytes)|end of stream", re.I
 )
 _DAMAGE_ERRORS = (zlib.error, lzma.LZMAError, cramjam.DecompressionError, MemoryError)
+#: 0 is the default of the ROOT that wrote it: zlib in all releases that write a 0.
+_ALGORITHMS = {0: "zlib", 1: "zlib", 2: "lzma", 3: "old zlib", 4: "lz4", 5: "zstd"}
 
 
 class RootSource(Source):
@@ -34,6 +36,14 @@ class RootSource(Source):
         self.columns: dict[str, str] = {}
         self.repeated: list[str] = []
         self._together = True  # whether reading several columns at once is better than one by one
+
+    @abstractmethod
+    def storage(self) -> dict[str, Storage]:
+        """How each column lies in the file."""
+
+    def nbytes_of(self, names: Iterable[str]) -> int:
+        stored = self.storage()
+        return sum(stored[name].stored_bytes or 0 for name in names)
 
     def close(self) -> None:
         self._file.close()
@@ -57,7 +67,7 @@ class RootSource(Source):
             except UnreadableColumnsError as error:
                 reasons |= error.reasons
         if reasons:
-            raise UnreadableColumnsError(reasons, self.url)
+            raise UnreadableColumnsError(reasons, self.url, arrays)
         return arrays
 
     def _read_quietly(self, names: Sequence[str], start: int, stop: int) -> dict[str, Any]:
@@ -80,6 +90,12 @@ class RootSource(Source):
         if isinstance(error, _DAMAGE_ERRORS) or _DAMAGE.search(text):
             return CorruptDataError(f"{redact_url(self.url)}: column {name!r} is damaged ({text}); fetch it again")
         return UnreadableColumnsError({name: f"{type(error).__name__}: {text}"}, self.url)
+
+
+def compression_name(setting: int) -> str:
+    """Algorithm and level of ROOT's number for both, '' for none."""
+    algorithm, level = divmod(int(setting), 100)
+    return f"{_ALGORITHMS.get(algorithm, f'algorithm {algorithm}')} {level}" if setting > 0 and level else ""
 
 
 def typename_of(item: Any) -> str:
