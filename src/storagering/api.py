@@ -1,20 +1,27 @@
-"""The Python API: convert, open_dataset, sql."""
+"""The Python API: convert and append."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from storagering.cache.build import BuildProgress, build_dataset
+from storagering.cache.append import Addition, append_sources
+from storagering.cache.build import PROCESSES, Job, build_dataset, check_scheduler
 from storagering.cache.dataset import Dataset
 from storagering.cache.layout import Cache, check_name, open_cache
+from storagering.cache.progress import BuildProgress
+from storagering.cache.weaver import with_weaver
 from storagering.config import Settings, load_settings
 from storagering.errors import CacheError, SpecError
 from storagering.files import redact_url
+from storagering.formats.locations import with_checksums, with_replicas
+from storagering.formats.readers.friends import with_friends
 from storagering.formats.source import Location
 from storagering.formats.sources import LabelledSources, Sources, resolve_sources
-from storagering.types import ConversionSpec, Manifest, OnBadColumn, Profile, StoreFormat
+from storagering.formats.weaver import WeaverConfig
+from storagering.types import ConversionSpec, Manifest, OnBadColumn, OnBadSource, Profile, StoreFormat
 
 
 def convert(
@@ -26,16 +33,23 @@ def convert(
     exclude: Sequence[str] = (),
     where: str | None = None,
     define: Mapping[str, str] | None = None,
+    friends: Sequence[str] = (),
+    precision: Mapping[str, int] | None = None,
+    weaver: str | Path | WeaverConfig | None = None,
     labels: Mapping[str, Sources] | Sequence[str] | None = None,
+    replicas: Sequence[str] = (),
+    checksums: Sequence[str] = (),
     format: StoreFormat = "zarr",  # noqa: A002  (the name in the contract)
     profile: Profile = "small",
     chunk_bytes: int = 16 << 20,
     on_bad_column: OnBadColumn = "skip",
+    on_bad_source: OnBadSource = "fail",
+    scheduler: str = PROCESSES,
     workers: int | None = None,
     settings: Settings | None = None,
     progress: BuildProgress | None = None,
 ) -> Dataset:
-    """Convert ROOT files into a dataset of the node-local cache.
+    """Convert ROOT files, or others, into a dataset of the node-local cache.
 
     A dataset that is there already under the same specification is returned as it is.
 
@@ -47,10 +61,26 @@ def convert(
         columns: patterns of columns to take (all without it); ``exclude`` to leave out.
         where: expression that is true for entries to keep, e.g. ``"any(Jet_pt > 30)"``.
         define: {name: expression} of columns to compute.
+        friends: further tables with the same entries, whose columns are added: ``"TREE"`` of the same
+            files, or ``"SOURCES:TREE"`` of as many others, in order. A name that is taken becomes ``TREE.name``.
+        precision: {pattern: mantissa bits to keep} of columns of floats; relative errors are at most
+            2^-(bits + 1). The first pattern that matches counts.
+        weaver: data configuration of weaver-core's (a YAML file), for what to select, define and keep, labels
+            and weights; or what `storagering.formats.weaver.read_weaver` made of one.
         labels: another way to give classes: {class name: sources}, or one class name for each source.
+        replicas: where copies of the sources are, tried in order when reading fails: a server
+            (``root://other.site/``) with the same paths, ``OLD=NEW`` for the beginnings of URLs, or a
+            whole URL if there is one source. They do not change what the dataset is.
+        checksums: what whole files must add up to: ``ALGORITHM:HEX`` if there is one source,
+            ``SOURCE=ALGORITHM:HEX``, or ``@FILE`` with lines of ``ALGORITHM:HEX SOURCE`` (adler32, crc32c,
+            crc32, md5, sha256, xxh3). Without it, the server of a file that is read whole is asked.
         chunk_bytes: decoded size aimed at for one chunk.
         on_bad_column: whether to skip columns that uproot cannot read (they are listed in the
             manifest with the reason) or to fail.
+        on_bad_source: whether to fail over a source that cannot be opened or read, or differs from the
+            others, or to leave it out whole (it is listed in the manifest with the reason).
+        scheduler: ``processes`` of this machine, or the address of a dask.distributed scheduler
+            (``tcp://host:port``), whose workers must reach the sources by the same names.
         workers: processes; as many as there are cores without it.
 
     Returns:
@@ -60,6 +90,7 @@ def convert(
         SpecError: the name is taken by another dataset, or an expression is wrong.
         SchemaError: a column is missing or differs between files.
         NotFoundError, SourceError, CorruptDataError: a source cannot be read.
+        ChecksumError: a source is not what its checksum says.
         CacheError: the cache cannot be written.
     """
     settings = settings or load_settings()
@@ -68,6 +99,8 @@ def convert(
     if chunk_bytes < 1 << 12:
         raise SpecError(f"chunk_bytes={chunk_bytes} is too small; use at least 4096, better some MiB")
     resolved = resolve_sources(_with_labels(sources, labels), settings)
+    places = with_checksums(with_replicas([Location(url) for url, _ in resolved], replicas), checksums)
+    locations, friend_names = with_friends(places, friends, settings)
     spec = ConversionSpec(
         sources=tuple((redact_url(url), label) for url, label in resolved),
         tree=tree,
@@ -80,11 +113,61 @@ def convert(
         profile=profile,
         chunk_bytes=chunk_bytes,
         on_bad_column=on_bad_column,
+        on_bad_source=on_bad_source,
+        friends=friend_names,
+        precision=tuple((precision or {}).items()),
     )
+    if weaver is not None:
+        spec = with_weaver(spec, weaver, locations, settings)
     cache = open_cache(settings)
     check_name(name)
     progress = progress or BuildProgress()
-    manifest, built = build_dataset(cache, name, spec, [Location(url) for url, _ in resolved], progress)
+    manifest, built = build_dataset(cache, Job(name, spec, locations, check_scheduler(scheduler)), progress)
+    if built:
+        _enter_into_catalog(cache, manifest, progress)
+    return Dataset(cache.path(name), manifest)
+
+
+def append(
+    name: str,
+    sources: LabelledSources | None = None,
+    *,
+    labels: Mapping[str, Sources] | Sequence[str] | None = None,
+    replicas: Sequence[str] = (),
+    checksums: Sequence[str] = (),
+    on_bad_source: OnBadSource = "fail",
+    scheduler: str = PROCESSES,
+    workers: int | None = None,
+    settings: Settings | None = None,
+    progress: BuildProgress | None = None,
+) -> Dataset:
+    """Convert further sources in the way that a dataset was made, as its next version.
+
+    Its chunks are not written again; whoever reads the version before goes on, and can open it with
+    ``open_dataset(name, version=...)``. Sources that the dataset has already are left out, so a pattern may name
+    old files and new ones.
+
+    Args:
+        sources, labels, replicas, checksums, on_bad_source, scheduler, workers: as for `convert`.
+
+    Raises:
+        NotFoundError: there is no such dataset.
+        SpecError: a class name is missing, or a source has another one than before.
+        SchemaError: a column of the dataset is missing or of another type, naming file and column.
+        StorageringError: as `convert`; the dataset is then as it was.
+    """
+    settings = settings or load_settings()
+    if workers is not None:
+        settings = replace(settings, workers=workers)
+    cache = open_cache(settings)
+    friends = cache.manifest(name).spec.friends
+    resolved = resolve_sources(_with_labels(sources, labels), settings)
+    places = with_checksums(with_replicas([Location(url) for url, _ in resolved], replicas), checksums)
+    locations, _ = with_friends(places, [friend for friend in friends if ":" not in friend], settings)
+    shown = [(redact_url(url), label) for url, label in resolved]
+    addition = Addition(name, list(zip(shown, locations, strict=True)), on_bad_source, check_scheduler(scheduler))
+    progress = progress or BuildProgress()
+    manifest, built = append_sources(cache, addition, progress)
     if built:
         _enter_into_catalog(cache, manifest, progress)
     return Dataset(cache.path(name), manifest)

@@ -104,7 +104,7 @@ def test_a_reader_sees_nothing_or_the_whole(tmp_path: Path) -> None:
 
 
 def test_whoever_waits_is_told_and_gives_up_in_time(tmp_path: Path) -> None:
-    from storagering.cache.build import BuildProgress
+    from storagering.cache.progress import BuildProgress
     from storagering.errors import LockTimeoutError
 
     class Told(BuildProgress):

@@ -1,51 +1,87 @@
-"""Building a dataset: plan, run, and publish by one rename."""
+"""Building a dataset: inspect, plan, run, and publish by one rename."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from importlib.metadata import version
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from storagering.cache.chunks import BuiltChunk
-from storagering.cache.inspection import Inspection, inspect_sources, without_columns
+import msgspec
+
+from storagering.cache.finished import BuiltChunks, FinishedTasks, key_tasks
+from storagering.cache.fit import fit_inspection, fit_plan
+from storagering.cache.inspection import Inspection, inspect_sources, without_columns, without_source
 from storagering.cache.layout import Cache
-from storagering.cache.manifest import MANIFEST_NAME, encode_manifest, seal_manifest, spec_key
-from storagering.cache.messages import BuildContext
+from storagering.cache.manifest import spec_key
+from storagering.cache.messages import Task
 from storagering.cache.pool import run_tasks
-from storagering.cache.statistics import merge_statistics, statistics_table
-from storagering.cache.store import chunk_store
-from storagering.cache.tasks import plan_build
-from storagering.errors import CacheError, SourceChangedError, SpecError
-from storagering.files import publish_directory, rename_file, write_new
+from storagering.cache.progress import BuildProgress
+from storagering.cache.publish import Outcome, assemble_dataset
+from storagering.cache.run import Run
+from storagering.cache.tasks import BuildPlan, plan_build
+from storagering.cache.unfinished import Outline, count_finished, write_outline
+from storagering.errors import (
+    CacheError,
+    CorruptDataError,
+    NotFoundError,
+    SourceChangedError,
+    SourceError,
+    SpecError,
+    StorageringError,
+)
+from storagering.files import publish_directory, read_file, remove_directory, replace_file
 from storagering.formats.source import Location, UnreadableColumnsError
-from storagering.types import Chunk, ConversionSpec, Manifest, SkippedColumn, sha256_hex
+from storagering.types import ConversionSpec, Manifest, sha256_hex
 
-_STATISTICS_NAME = "statistics.parquet"
+PROCESSES = "processes"
+_ADDRESS = re.compile(r"(tcp|tls|ucx|ws|wss)://[^\s/@]+:\d+")
+
 _SPOOL_NAME = "spool"
+_DATASET_NAME = "dataset"
+_UNREADABLE_NAME = "unreadable.json"
+_LIMIT_BYTES = 1 << 30
 
 
-class BuildProgress:
-    """What a build tells while it works; subclass it to show something. The default is silent."""
+@dataclass(frozen=True)
+class Job:
+    """What is to be built.
 
-    def start(self, total_entries: int) -> None:
-        """The work is known: so many entries (also called when a build starts over)."""
+    Attributes:
+        locations: where ``spec.sources`` are, with whatever secrets that needs.
+        scheduler: ``processes`` or the address of a dask scheduler.
+        into: the dataset that the chunks are to be added to, None for a new one.
+    """
 
-    def advance(self, entries: int, decoded_bytes: int) -> None:
-        """That much more was read and written."""
+    name: str
+    spec: ConversionSpec
+    locations: Sequence[Location] = field(repr=False)
+    scheduler: str = PROCESSES
+    into: Manifest | None = None
 
-    def tell(self, message: str) -> None:
-        """A sentence for the user."""
+    @property
+    def key(self) -> str:
+        """Which builds of that name can go on from each other's work; their tasks may differ all the same."""
+        shape = replace(self.spec, sources=(), on_bad_column="skip", on_bad_source="skip")
+        return sha256_hex(f"{spec_key(shape)} {self.into.digest if self.into else ''}".encode())[:16]
 
 
-def build_dataset(
-    cache: Cache, name: str, spec: ConversionSpec, locations: Sequence[Location], progress: BuildProgress
-) -> tuple[Manifest, bool]:
+def check_scheduler(scheduler: str) -> str:
+    """The scheduler itself, if it is ``processes`` or an address.
+
+    Raises:
+        SpecError: it is neither.
+    """
+    if scheduler != PROCESSES and not _ADDRESS.fullmatch(scheduler):
+        raise SpecError(f"scheduler {scheduler!r}: write 'processes', or an address as dask gives it, tcp://host:port")
+    return scheduler
+
+
+def build_dataset(cache: Cache, job: Job, progress: BuildProgress) -> tuple[Manifest, bool]:
     """The dataset of that name and spec: built, or as it is already there.
 
-    Args:
-        locations: where ``spec.sources`` are, with whatever secrets that needs.
+    What an interrupted build of it has finished is taken over.
 
     Returns:
         The manifest, and whether it was built by this call.
@@ -53,30 +89,31 @@ def build_dataset(
     Raises:
         SpecError: the name is taken by a dataset of another spec (lists the differences).
         SourceChangedError: it is there, but a source has changed since.
-        StorageringError: whatever reading or writing raises; nothing is then left behind.
+        StorageringError: whatever reading or writing raises; finished tasks are kept for the next time.
     """
     with suppress(CacheError):  # a cache that cannot be written may still hold the dataset
         cache.reclaim()
-    existing = _existing(cache, name, spec, locations)
+    existing = _existing(cache, job)
     if existing is not None:
         return existing, False
-    lock = cache.build_lock(name)
+    lock = cache.build_lock(job.name)
     lock.acquire(cache.settings.lock_timeout_seconds, progress.tell)
     try:
-        existing = _existing(cache, name, spec, locations)  # the holder we waited for may have built it
+        existing = _existing(cache, job)  # the holder we waited for may have built it
         if existing is not None:
             return existing, False
-        with cache.staging() as staging:
-            inspection = inspect_sources(locations, spec, cache.settings, str(staging / _SPOOL_NAME))
-            manifest = _fill(cache, name, spec, inspection, staging, progress)
-            if not publish_directory(staging, cache.path(name)):
-                return _existing(cache, name, spec, locations) or cache.manifest(name), False
-            return manifest, True
+        with cache.staging(job.name, job.key) as staging:
+            outcome = run_job(cache, job, staging, progress)
+            manifest = assemble_dataset(job.name, outcome, staging / _DATASET_NAME)
+            published = publish_directory(staging / _DATASET_NAME, cache.path(job.name))
+            remove_directory(staging)
+        return (manifest, True) if published else (_existing(cache, job) or cache.manifest(job.name), False)
     finally:
         lock.release()
 
 
-def _existing(cache: Cache, name: str, spec: ConversionSpec, locations: Sequence[Location]) -> Manifest | None:
+def _existing(cache: Cache, job: Job) -> Manifest | None:
+    name, spec = job.name, job.spec
     if not cache.contains(name):
         return None
     manifest = cache.manifest(name)
@@ -85,14 +122,20 @@ def _existing(cache: Cache, name: str, spec: ConversionSpec, locations: Sequence
             f"dataset {name!r} is there already, made otherwise ({_differences(manifest.spec, spec)}); "
             f"choose another --name, or 'storagering remove {name}' first"
         )
-    for file, location in zip(manifest.sources, locations, strict=True):
-        url = location.url
-        if "://" not in url and Path(url).exists() and str(Path(url).stat().st_mtime) != file.version:
-            raise SourceChangedError(
-                f"{file.url} has changed since dataset {name!r} was made from it; "
-                f"'storagering remove {name}' and convert again"
-            )
+    check_unchanged(manifest, job.locations)
     return manifest
+
+
+def check_unchanged(manifest: Manifest, locations: Sequence[Location]) -> None:
+    """Raise SourceChangedError if one of the dataset's local sources is not the file that it was made from."""
+    versions = {file.url: file.version for file in manifest.sources}
+    for location in locations:
+        path, version = Path(location.url), versions.get(location.shown, "").partition("+")[0]  # then come friends
+        if version and "://" not in location.url and path.exists() and str(path.stat().st_mtime) != version:
+            raise SourceChangedError(
+                f"{location.shown} has changed since dataset {manifest.name!r} was made from it; "
+                f"'storagering remove {manifest.name}' and convert again"
+            )
 
 
 def _differences(old: ConversionSpec, new: ConversionSpec) -> str:
@@ -101,50 +144,112 @@ def _differences(old: ConversionSpec, new: ConversionSpec) -> str:
     return "; ".join(shown)
 
 
-def _fill(
-    cache: Cache, name: str, spec: ConversionSpec, inspection: Inspection, staging: Path, progress: BuildProgress
-) -> Manifest:
-    """Write everything into the staging folder; starts over without a column that fails half way."""
+def run_job(cache: Cache, job: Job, staging: Path, progress: BuildProgress) -> Outcome:
+    """Write all chunks into the staging folder; starts over without a column that fails half way."""
+    spool = str(staging / _SPOOL_NAME)
+    try:
+        inspection = inspect_sources(job.locations, job.spec, cache.settings, spool)
+        if job.into is not None:
+            inspection = fit_inspection(inspection, job.into)
+        state = _state_of(inspection)
+        inspection = _without_known(inspection, state, job.spec, staging)
+        while True:
+            try:
+                plan = plan_build(inspection, job.spec, cache.settings, str(staging), spool)
+            except (CorruptDataError, SourceError, NotFoundError) as error:
+                inspection = without_source(inspection, error, job.spec)
+                progress.tell(f"starting without {inspection.skipped_sources[-1].url}: {error}")
+                continue
+            if job.into is not None:
+                plan = fit_plan(plan, job.into)
+            try:
+                built, bad = _run_plan(plan, job, progress)
+            except UnreadableColumnsError as error:
+                progress.tell(f"starting over without {', '.join(error.reasons)}: unreadable further on")
+                inspection = without_columns(inspection, error.reasons, job.spec)
+                _note_unreadable(state, error.reasons, staging)
+            else:
+                skipped = inspection.skipped + plan.skipped
+                return Outcome(plan.context, built, bad, skipped, inspection.skipped_sources)
+    except BaseException:
+        left = count_finished(staging)
+        if left is not None:
+            give_up = "" if job.into else f", 'storagering remove {job.name}' gives it up"
+            progress.tell(f"what is done is kept ({left.extent}): the same command goes on from there{give_up}")
+        raise
+
+
+def _run_plan(plan: BuildPlan, job: Job, progress: BuildProgress) -> tuple[BuiltChunks, dict[int, str]]:
+    """The chunks in order, and the sources that had to be left out, with the reason."""
+    context, tasks = plan.context, plan.tasks
+    bad: dict[int, str] = {}
     while True:
-        plan = plan_build(inspection, spec, cache.settings, str(staging), str(staging / _SPOOL_NAME))
-        progress.start(sum(f.entries for f in inspection.files))
-        try:
-            built = run_tasks(plan.context, plan.tasks, cache.settings.workers, progress.advance, plan.known)
-            break
-        except UnreadableColumnsError as error:
-            progress.tell(f"starting over without {', '.join(error.reasons)}: unreadable further on")
-            inspection = without_columns(inspection, error.reasons, spec)
-            for leftover in staging.iterdir():
-                leftover.unlink()
-    manifest = _describe(
-        name, plan.context, [b for task in built for b in task], inspection.skipped + plan.skipped, staging
-    )
-    write_new(staging / MANIFEST_NAME, encode_manifest(manifest))
-    return manifest
+        parent = job.into.digest if job.into else ""
+        outline = Outline(job.name, parent, len(job.spec.sources), {task.key: task.sources for task in tasks})
+        write_outline(Path(context.staging), outline)
+        FinishedTasks(Path(context.staging)).keep_only(tasks)
+        run = Run(context, tasks, progress)
+        if run.built and not bad and (left := count_finished(Path(context.staging))):
+            progress.tell(f"going on with what was interrupted: {left.extent} were done")
+        progress.start(sum(piece.stop - piece.start for task in run.todo for piece in task.pieces))
+        if job.scheduler == PROCESSES:
+            run_tasks(context, run, context.settings.workers, plan.known)
+        else:
+            from storagering.cache.dask_pool import run_on_dask
+
+            run_on_dask(job.scheduler, context, run)
+        if not run.failures:
+            return tuple(chunk for task in tasks for chunk in run.built[task.number]), bad
+        bad |= _blame(run.failures)
+        tasks = key_tasks(context, _without_sources(tasks, bad))
+        if not tasks:
+            raise run.failures[min(run.failures)]
+        for number in sorted(bad):
+            progress.tell(f"starting over without {context.sources[number].url}: {bad[number]}")
 
 
-def _describe(
-    name: str, context: BuildContext, built: Sequence[BuiltChunk], skipped: tuple[SkippedColumn, ...], staging: Path
-) -> Manifest:
-    suffix = chunk_store(context.spec.format).suffix
-    chunks: list[Chunk] = []
-    for number, item in enumerate(built):
-        start = chunks[-1].stop if chunks else 0
-        file = f"chunk-{number:06d}{suffix}"
-        rename_file(staging / item.chunk.file, staging / file)
-        chunks.append(replace(item.chunk, start=start, stop=start + item.chunk.stop, file=file))
-    table = statistics_table(context.schema, [b.statistics for b in built])
-    write_new(staging / _STATISTICS_NAME, table)
-    manifest = Manifest(
-        name=name,
-        software=f"storagering {version('storagering')}",
-        spec=context.spec,
-        spec_key=spec_key(context.spec),
-        schema=context.schema,
-        sources=context.sources,
-        chunks=tuple(chunks),
-        statistics=merge_statistics([b.statistics for b in built], len(context.schema.columns)),
-        chunk_statistics=(_STATISTICS_NAME, sha256_hex(table)),
-        skipped=skipped,
-    )
-    return seal_manifest(manifest)
+def _blame(failures: Mapping[int, StorageringError]) -> dict[int, str]:
+    """Source number -> why it cannot be read: what its first task says, whichever ended first."""
+    found: dict[int, str] = {}
+    for number in sorted(failures):
+        source = failures[number].source
+        if source is not None:
+            found.setdefault(source, str(failures[number]))
+    return found
+
+
+def _without_sources(tasks: Sequence[Task], bad: Container[int]) -> Iterator[Task]:
+    """The same cut, so that tasks that read none of the bad sources need not be done again."""
+    for task in tasks:
+        pieces = tuple(piece for piece in task.pieces if piece.source not in bad)
+        if pieces:
+            yield replace(task, pieces=pieces)
+
+
+class _Unreadable(msgspec.Struct):
+    """Columns that turned out to be unreadable in some state of the sources."""
+
+    state: str
+    reasons: dict[str, str]
+
+
+def _state_of(inspection: Inspection) -> str:
+    return sha256_hex(msgspec.json.encode((inspection.files, inspection.typenames), order="deterministic"))
+
+
+def _without_known(inspection: Inspection, state: str, spec: ConversionSpec, staging: Path) -> Inspection:
+    """Without columns that a run before has found to be unreadable."""
+    with suppress(NotFoundError, msgspec.MsgspecError):
+        noted = msgspec.json.decode(read_file(staging / _UNREADABLE_NAME, _LIMIT_BYTES), type=_Unreadable)
+        if noted.state == state:
+            return without_columns(inspection, noted.reasons, spec)
+    return inspection
+
+
+def _note_unreadable(state: str, reasons: dict[str, str], staging: Path) -> None:
+    path = staging / _UNREADABLE_NAME
+    with suppress(NotFoundError, msgspec.MsgspecError):
+        noted = msgspec.json.decode(read_file(path, _LIMIT_BYTES), type=_Unreadable)
+        if noted.state == state:
+            reasons = noted.reasons | reasons
+    replace_file(path, msgspec.json.encode(_Unreadable(state, reasons)))

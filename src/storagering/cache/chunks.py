@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-import awkward as ak
 import numpy as np
 
 from storagering.cache.statistics import Statistics, describe_batch
 from storagering.cache.store import chunk_store
 from storagering.files import write_new
-from storagering.formats.forms import to_batch
-from storagering.types import Chunk, ConversionSpec, Schema, Span, sha256_hex
+from storagering.formats.batches import cut_batch, join_batches, size_of
+from storagering.formats.precision import round_batch
+from storagering.types import Batch, Chunk, ConversionSpec, Schema, Span
 
-#: A chunk is closed when it holds this share of its target, so that none is much larger than it.
-_FULL = 0.75
+#: A chunk is closed when one more piece like the last one would take it beyond this share of its target.
+_FULL = 1.25
 
 
 @dataclass(frozen=True)
@@ -34,57 +34,59 @@ class ChunkWriter:
     def __init__(self, spec: ConversionSpec, schema: Schema, staging: Path, prefix: str) -> None:
         self._spec, self._schema, self._staging, self._prefix = spec, schema, staging, prefix
         self._store = chunk_store(spec.format)
-        self._waiting: list[tuple[dict[str, Any], int]] = []
+        self._waiting: list[Batch] = []
         self._bytes = 0
         self._spans: list[Span] = []
         self.built: list[BuiltChunk] = []
 
-    def add(self, columns: dict[str, Any], entries: int, span: Span) -> None:
-        target = self._spec.chunk_bytes
-        size = sum(int(a.nbytes) for a in columns.values())
-        if size <= target * (2 - _FULL):
-            self._gather(columns, entries, size, span)
+    def add(self, batch: Batch, span: Span) -> None:
+        """Take the selected entries of a piece."""
+        target, size, entries = self._spec.chunk_bytes, size_of(batch), batch.num_entries
+        if size <= target * _FULL:
+            self._gather(batch, size, span)
             return
         self.flush()
-        cuts = np.linspace(0, entries, max(2, round(size / target)) + 1).astype(int)
+        cuts = np.linspace(0, entries, max(2, round(size / target)) + 1).astype(int).tolist()
         for start, stop in pairwise(cuts):
             if stop > start:
-                part = {n: a[start:stop] for n, a in columns.items()}
                 whole = entries == span.stop - span.start  # without a selection it is known which entries these are
-                own = Span(span.source, span.start + int(start), span.start + int(stop)) if whole else span
-                self._gather(part, int(stop - start), target, own)
+                own = Span(span.source, span.start + start, span.start + stop) if whole else span
+                self._gather(cut_batch(batch, start, stop), target, own)
                 self.flush()
 
-    def _gather(self, columns: dict[str, Any], entries: int, size: int, span: Span) -> None:
-        self._waiting.append((columns, entries))
+    def _gather(self, batch: Batch, size: int, span: Span) -> None:
+        limit = self._spec.chunk_bytes * _FULL
+        if self._bytes + size > limit:
+            self.flush()
+        if batch.num_entries:
+            self._waiting.append(batch)
         self._spans.append(span)
         self._bytes += size
-        if self._bytes >= self._spec.chunk_bytes * _FULL:
+        if self._bytes + size > limit:  # as the next one would only find; it need not be in memory, too
             self.flush()
 
     def flush(self) -> None:
         """Write what has gathered as one chunk; pieces without survivors leave none."""
-        waiting, spans = [w for w in self._waiting if w[1]], tuple(self._spans)
+        waiting, spans = self._waiting, tuple(self._spans)
         self._waiting, self._spans, self._bytes = [], [], 0
         if not waiting:
             return
-        entries = sum(n for _, n in waiting)
-        names = self._schema.names
-        joined = waiting[0][0] if len(waiting) == 1 else {n: ak.concatenate([w[0][n] for w in waiting]) for n in names}
-        batch = to_batch(self._schema, joined, entries)
+        batch = round_batch(join_batches(self._schema, waiting))
         encoded = self._store.encode(batch, self._spec.profile)
         file = f"{self._prefix}-{len(self.built):04d}{self._store.suffix}"
-        write_new(self._staging / file, encoded.data)
-        raw = sum(a.nbytes for arrays in batch.arrays.values() for a in arrays)
+        digest = hashlib.sha256()
+        for piece in encoded.pieces:
+            digest.update(piece)
+        write_new(self._staging / file, *encoded.pieces)
         chunk = Chunk(
-            0,
-            entries,
-            file,
-            len(encoded.data),
-            raw,
-            sha256_hex(encoded.data),
-            encoded.trusted_from,
-            encoded.checksum,
-            spans,
+            start=0,
+            stop=batch.num_entries,
+            file=file,
+            nbytes=encoded.nbytes,
+            raw_bytes=size_of(batch),
+            digest=digest.hexdigest(),
+            trusted_from=encoded.trusted_from,
+            checksum=encoded.checksum,
+            spans=spans,
         )
         self.built.append(BuiltChunk(chunk, describe_batch(batch)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numcodecs.lz4
@@ -17,10 +18,14 @@ from pcodec import ChunkConfig, standalone
 
 from storagering.types import Array, Profile, Role
 
-_PCODEC_LEVEL = 8
+_PCODEC_LEVEL = 6
 _ZSTD_LEVEL = 1
 #: An lz4 copy must save this share of the bytes to be worth decoding.
-_LZ4_WORTH = 1 / 8
+_LZ4_WORTH = 1 / 4
+#: Where integers fit a smaller type, lz4 must leave this share of what that leaves: it is slower both ways.
+_LZ4_SMALLER = 1 / 2
+#: Larger arrays are tried on two slices of this size first.
+_SAMPLE_BYTES = 8 << 10
 
 _BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
 _ZSTD = {"name": "zstd", "configuration": {"level": _ZSTD_LEVEL, "checksum": False}}
@@ -36,13 +41,13 @@ class Codec:
     Attributes:
         number: what the chunk index calls it.
         zarr: Zarr v3 codec pipeline that reads it.
-        encode: contiguous array -> bytes.
+        encode: contiguous array -> bytes, or the array's own if these are stored as they are.
         decode: bytes -> the given contiguous array, filled; raises if they do not fit.
     """
 
     number: int
     zarr: tuple[dict[str, Any], ...]
-    encode: Callable[[Array], bytes]
+    encode: Callable[[Array], bytes | memoryview]
     decode: Callable[[memoryview, Array], None]
 
 
@@ -82,7 +87,7 @@ def _unpack(data: Any, out: Array) -> None:
     out.reshape(-1)[:] = np.unpackbits(packed[1:], count=out.size).view(np.bool_)
 
 
-RAW = Codec(0, (_BYTES,), lambda a: a.tobytes(), _decode_raw)
+RAW = Codec(0, (_BYTES,), lambda a: a.reshape(-1).view(np.uint8).data, _decode_raw)
 ZSTD = Codec(1, (_BYTES, _ZSTD), lambda a: bytes(numcodecs.zstd.compress(a, _ZSTD_LEVEL)), _decode_zstd)
 LZ4 = Codec(2, (_BYTES, _LZ4), lambda a: bytes(numcodecs.lz4.compress(a, 1)), _decode_lz4)
 PCODEC = Codec(3, (_PCODEC,), _encode_pcodec, _decode_pcodec)
@@ -93,10 +98,32 @@ BITS_ZSTD = Codec(
     lambda a: bytes(numcodecs.zstd.compress(_pack(a), _ZSTD_LEVEL)),
     lambda data, out: _unpack(numcodecs.zstd.decompress(data), out),
 )
-CODECS = {codec.number: codec for codec in (RAW, ZSTD, LZ4, PCODEC, BITS, BITS_ZSTD)}
 
 
-def encode_array(array: Array, role: Role, profile: Profile) -> tuple[Codec, bytes]:
+def _narrow(number: int, wide: str, narrow: str) -> Codec:
+    """Integers as a smaller type that holds them all."""
+
+    def decode(data: memoryview, out: Array) -> None:
+        numbers = np.frombuffer(data, narrow)
+        if len(numbers) != out.size:
+            raise ValueError(f"{len(numbers)} numbers instead of {out.size}")
+        np.copyto(out.reshape(-1), numbers)
+
+    names = {"encode_dtype": np.dtype(narrow).name, "decode_dtype": np.dtype(wide).name}
+    chain = ({"name": "numcodecs.astype", "configuration": names}, _BYTES)
+    return Codec(number, chain, lambda array: RAW.encode(array.astype(narrow)), decode)
+
+
+_WIDTHS = ((1, 2), (1, 4), (2, 4), (1, 8), (2, 8), (4, 8))
+#: By kind of integer, bytes of the smaller type, and bytes of the larger.
+_NARROW = {
+    (kind, narrow, wide): _narrow(6 + position, f"<{kind}{wide}", f"<{kind}{narrow}")
+    for position, (kind, (narrow, wide)) in enumerate(product("iu", _WIDTHS))
+}
+CODECS = {codec.number: codec for codec in (RAW, ZSTD, LZ4, PCODEC, BITS, BITS_ZSTD, *_NARROW.values())}
+
+
+def encode_array(array: Array, role: Role, profile: Profile) -> tuple[Codec, bytes | memoryview]:
     """The array's codec under a profile, and its bytes."""
     kind, size = array.dtype.kind, array.dtype.itemsize
     if kind == "b":
@@ -105,8 +132,33 @@ def encode_array(array: Array, role: Role, profile: Profile) -> tuple[Codec, byt
     if profile == "small":
         codec = PCODEC if kind in "iuf" and 2 <= size <= 8 else ZSTD
         return codec, codec.encode(array)
-    if role != "counts":
+    if role == "counts":
+        return RAW, RAW.encode(array)
+    narrow = _narrowest(array)
+    share = (1 - _LZ4_WORTH) * (1 if narrow is None else _LZ4_SMALLER * narrow[1] / size)
+    if _sample_share(array) < share:
         squeezed = LZ4.encode(array)
-        if len(squeezed) < array.nbytes * (1 - _LZ4_WORTH):
+        if len(squeezed) < array.nbytes * share:
             return LZ4, squeezed
-    return RAW, RAW.encode(array)
+    codec = RAW if narrow is None else _NARROW[narrow]
+    return codec, codec.encode(array)
+
+
+def _narrowest(array: Array) -> tuple[str, int, int] | None:
+    """The key in `_NARROW` of the smallest type that holds all numbers, None if there is no smaller one."""
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if kind not in "iu" or size == 1:
+        return None
+    low, high = int(array.min()), int(array.max())
+    bits = max(high.bit_length(), (-low - 1 if low < 0 else low).bit_length()) + (kind == "i")
+    fitting = [width for width in (1, 2, 4) if width < size and bits <= 8 * width]
+    return (kind, fitting[0], size) if fitting else None
+
+
+def _sample_share(array: Array) -> float:
+    """Size that lz4 leaves, as a share; of large arrays, by a sample."""
+    data = array.reshape(-1).view(np.uint8)
+    if len(data) > 8 * _SAMPLE_BYTES:
+        third = len(data) // 3 // array.itemsize * array.itemsize
+        data = np.concatenate([data[at : at + _SAMPLE_BYTES] for at in (third, 2 * third)])
+    return len(numcodecs.lz4.compress(data, 1)) / len(data)

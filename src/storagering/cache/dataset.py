@@ -105,12 +105,15 @@ def _no_entries(schema: Schema) -> Any:
     return to_awkward(to_batch(schema, {c.name: empty_array(c) for c in schema.columns}, 0))
 
 
-def open_dataset(name: str, *, cache: Cache | None = None) -> Dataset:
+def open_dataset(name: str, *, version: int | None = None, cache: Cache | None = None) -> Dataset:
     """The published dataset of that name.
 
+    Args:
+        version: an earlier one, from before something was appended; the present one without it.
+
     Raises:
-        NotFoundError: there is none (lists the nearest names).
+        NotFoundError: there is none (lists the nearest names), or no such version.
         CorruptDataError: its manifest is damaged.
     """
     cache = cache or open_cache(load_settings())
-    return Dataset(cache.path(name), cache.manifest(name))
+    return Dataset(cache.path(name), cache.manifest(name, version))

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
+from storagering.cache.messages import spool_of
 from storagering.cache.selection import Selection
 from storagering.config import Settings
-from storagering.errors import FormatError, SchemaError, nearest_names
+from storagering.errors import (
+    AuthError,
+    CorruptDataError,
+    FormatError,
+    NotFoundError,
+    SchemaError,
+    SourceError,
+    SpecError,
+    StorageringError,
+    nearest_names,
+)
 from storagering.formats.readers import open_source
 from storagering.formats.source import Location, Source
-from storagering.types import ConversionSpec, SkippedColumn, SourceFile
+from storagering.formats.whole import settle_location
+from storagering.types import ConversionSpec, SkippedColumn, SkippedSource, SourceFile
 
 _INSPECT_THREADS = 8
 
 
 @dataclass(frozen=True)
 class _Found:
+    location: Location
     file: SourceFile
     columns: dict[str, str]
     bounds: tuple[int, ...]
@@ -33,6 +47,7 @@ class Inspection:
     Attributes:
         bounds: per file, the entries between which no compressed block is cut.
         names: columns of the source that are wanted, in its order.
+        skipped_sources: bad ones, left out under ``on_bad_source="skip"``; not among ``files``.
     """
 
     locations: tuple[Location, ...]
@@ -41,10 +56,13 @@ class Inspection:
     names: tuple[str, ...]
     typenames: dict[str, str]
     skipped: tuple[SkippedColumn, ...]
+    skipped_sources: tuple[SkippedSource, ...] = ()
 
 
 def inspect_sources(locations: Sequence[Location], spec: ConversionSpec, settings: Settings, spool: str) -> Inspection:
     """Open every source once and check that all hold the same columns.
+
+    Under ``on_bad_source="skip"`` sources that cannot be opened are left out, and those that differ from most.
 
     Raises:
         SchemaError: a column is missing or of another type in some file, naming both, or a
@@ -52,27 +70,64 @@ def inspect_sources(locations: Sequence[Location], spec: ConversionSpec, setting
         FormatError: no source holds an entry.
         NotFoundError, SourceError, CorruptDataError: a file cannot be opened.
     """
+    skip = spec.on_bad_source == "skip"
 
     def look(location: Location, label: str | None) -> _Found:
-        with closing(open_source(location, spec.tree, settings, spool)) as source:
-            file = _describe(location, label, source)
+        with closing(open_source(location, spec.tree, settings, spool_of(spool, location))) as source:
             columns = source.columns
-            needed = {*_choose(columns, spec), *Selection(spec, list(columns)).source_names}
-            return _Found(file, dict(columns), tuple(source.boundaries(needed)), tuple(source.repeated))
+            selection = Selection(spec, list(columns))
+            needed = {*_choose(columns, spec, f"{location.shown}: "), *selection.source_names}
+            surely = selection.early_names if selection.selects else needed  # it may leave little of the others
+            location = settle_location(location, source, surely, settings, spool_of(spool, location))
+            file = _describe(location, label, source)
+            return _Found(location, file, dict(columns), tuple(source.boundaries(needed)), tuple(source.repeated))
+
+    def try_to_look(location: Location, label: str | None) -> _Found | StorageringError:
+        try:
+            return look(location, label)
+        except AuthError:  # no fault of the file: it must not be lost over it
+            raise
+        except (CorruptDataError, SourceError, NotFoundError, SchemaError, SpecError) as error:
+            return error
 
     with ThreadPoolExecutor(_INSPECT_THREADS) as threads:
-        found = list(threads.map(look, locations, [label for _, label in spec.sources]))
-    if not any(f.file.entries for f in found):
-        trees = ", ".join(f"{f.file.url} ({f.file.tree})" for f in found[:3])
-        raise FormatError(f"there are no entries to convert: {trees} {'is' if len(found) == 1 else 'are'} empty")
-    first = found[0].columns
-    names = _choose(first, spec)
-    skipped = _check_alike(found, names) + _repeated(found[0], names)
-    files, bounds = tuple(f.file for f in found), tuple(f.bounds for f in found)
-    return Inspection(tuple(locations), files, bounds, names, first, skipped)
+        tried = list(threads.map(try_to_look if skip else look, locations, [label for _, label in spec.sources]))
+    opened = _opened(tried)
+    if not any(f.file.entries for f in opened):
+        trees = ", ".join(f"{f.file.url} ({f.file.tree})" for f in opened[:3])
+        raise FormatError(f"there are no entries to convert: {trees} {'is' if len(opened) == 1 else 'are'} empty")
+    first = _most_common(opened, spec) if skip else opened[0]
+    names = _choose(first.columns, spec)
+    outcomes = [_check_alike(first, one, names) if isinstance(one, _Found) else str(one) for one in tried]
+    if not skip and (reason := next(filter(None, outcomes), None)):
+        raise SchemaError(reason)
+    good = [one for one, reason in zip(tried, outcomes, strict=True) if isinstance(one, _Found) and not reason]
+    bad = tuple(SkippedSource(url, label, r) for (url, label), r in zip(spec.sources, outcomes, strict=True) if r)
+    skipped = _further_columns(first, good) + _repeated(first, names)
+    files, bounds = tuple(f.file for f in good), tuple(f.bounds for f in good)
+    return Inspection(tuple(f.location for f in good), files, bounds, names, first.columns, skipped, bad)
+
+
+def _opened(tried: Sequence[_Found | StorageringError]) -> list[_Found]:
+    opened = [one for one in tried if isinstance(one, _Found)]
+    if not opened and isinstance(tried[0], StorageringError):
+        if len(tried) == 1:
+            raise tried[0]
+        raise type(tried[0])(f"none of the {len(tried):,} sources can be converted; the first: {tried[0]}")
+    return opened
+
+
+def _most_common(found: Sequence[_Found], spec: ConversionSpec) -> _Found:
+    """The first file with the columns that most files have."""
+    columns = [frozenset((n, f.columns[n]) for n in _choose(f.columns, spec)) for f in found if f.file.entries]
+    (most, _), *_ = Counter(columns).most_common(1)
+    return next(f for f in found if most <= f.columns.items())
 
 
 def _describe(location: Location, label: str | None, source: Source) -> SourceFile:
+    """The file as the build will read it: what is fetched whole is compared with its checksum then."""
+    checksum = location.checksum or source.checksum
+    alone = all(not url for url, _ in location.friends)
     return SourceFile(
         url=location.shown,
         label=label,
@@ -81,40 +136,65 @@ def _describe(location: Location, label: str | None, source: Source) -> SourceFi
         nbytes=source.nbytes,
         version=source.version,
         format=source.format,
-        checksum=source.checksum,
-        verified=bool(source.checksum) or source.self_checked,
+        checksum=checksum,
+        verified=(bool(checksum) and alone) or source.self_checked,
     )
 
 
-def _choose(columns: dict[str, str], spec: ConversionSpec) -> tuple[str, ...]:
+def _choose(columns: dict[str, str], spec: ConversionSpec, where: str = "") -> tuple[str, ...]:
     for pattern in spec.columns or ():
         defined = any(fnmatchcase(name, pattern) for name, _ in spec.define)
         if not defined and not any(fnmatchcase(name, pattern) for name in columns):
-            raise SchemaError(f"--columns {pattern!r} matches no column{nearest_names(pattern, columns)}")
+            raise SchemaError(f"{where}--columns {pattern!r} matches no column{nearest_names(pattern, columns)}")
     kept = [n for n in columns if spec.columns is None or any(fnmatchcase(n, p) for p in spec.columns)]
     return tuple(n for n in kept if not any(fnmatchcase(n, p) for p in spec.exclude))
 
 
-def _check_alike(found: Sequence[_Found], names: Iterable[str]) -> tuple[SkippedColumn, ...]:
-    first = found[0]
-    for other in found[1:]:
-        for name in names:
-            have, want = other.columns.get(name), first.columns[name]
-            if have is None:
-                near = nearest_names(name, other.columns)
-                raise SchemaError(
-                    f"{other.file.url} has no column {name!r}, {first.file.url} has{near}; "
-                    f"convert without it: --exclude {name!r}"
-                )
-            if have != want:
-                raise SchemaError(f"column {name!r} is {have} in {other.file.url} and {want} in {first.file.url}")
-    extra = {n: f for f in reversed(found[1:]) for n in f.columns if n not in first.columns}
+def _check_alike(first: _Found, other: _Found, names: Iterable[str]) -> str:
+    """How the columns of a file differ from those of the first, '' if they do not."""
+    for name in names:
+        have, want = other.columns.get(name), first.columns[name]
+        if have is None:
+            near = nearest_names(name, other.columns)
+            return (
+                f"{other.file.url} has no column {name!r}, {first.file.url} has{near}; "
+                f"convert without it: --exclude {name!r}"
+            )
+        if have != want:
+            return f"column {name!r} is {have} in {other.file.url} and {want} in {first.file.url}"
+    return ""
+
+
+def _further_columns(first: _Found, found: Sequence[_Found]) -> tuple[SkippedColumn, ...]:
+    extra = {n: f for f in reversed(found) for n in f.columns if n not in first.columns}
     return tuple(SkippedColumn(n, f.columns[n], "it is not in the first file", f.file.url) for n, f in extra.items())
 
 
 def _repeated(first: _Found, names: Sequence[str]) -> tuple[SkippedColumn, ...]:
     reason = "another column of this name comes before it"
     return tuple(SkippedColumn(n, first.columns[n], reason, first.file.url) for n in first.repeated if n in names)
+
+
+def without_source(inspection: Inspection, error: StorageringError, spec: ConversionSpec) -> Inspection:
+    """The inspection without a source that turned out to be bad before its first entry was written.
+
+    Raises:
+        StorageringError: the error itself, if it must not be left out, or no entry would be left.
+    """
+    number = error.source
+    if spec.on_bad_source == "fail" or number is None or isinstance(error, AuthError):
+        raise error
+    kept = [i for i in range(len(inspection.files)) if i != number]
+    if not any(inspection.files[i].entries for i in kept):
+        raise error
+    bad = inspection.files[number]
+    return replace(
+        inspection,
+        locations=tuple(inspection.locations[i] for i in kept),
+        files=tuple(inspection.files[i] for i in kept),
+        bounds=tuple(inspection.bounds[i] for i in kept),
+        skipped_sources=(*inspection.skipped_sources, SkippedSource(bad.url, bad.label, str(error))),
+    )
 
 
 def without_columns(inspection: Inspection, reasons: dict[str, str], spec: ConversionSpec) -> Inspection:

@@ -1,24 +1,30 @@
 """Where things lie in the cache, and how a new dataset gets there whole or not at all.
 
-ROOT/datasets/NAME/   manifest.json, statistics.parquet, chunk-000000.zarr.zip, ...   published
-ROOT/staging/TOKEN/   the same being built; TOKEN.lock is held by its builder
-ROOT/locks/NAME.lock  held by whoever builds NAME, so that others wait instead of building too
-ROOT/catalog.duckdb   an index; may be deleted at any time
+ROOT/datasets/NAME/     manifest.json, statistics.parquet, chunk-000000.zarr.zip, ...   published
+ROOT/staging/NAME.KEY/  the finished tasks of a build; NAME.KEY.lock is held by its builder. It outlives a
+                        builder that died, so that the next one goes on from there
+ROOT/locks/NAME.lock    held by whoever builds NAME, so that others wait instead of building too
+ROOT/catalog.duckdb     an index; may be deleted at any time
 """
 
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from storagering.cache.manifest import MANIFEST_NAME, read_manifest
+from storagering.cache.manifest import MANIFEST_NAME, earlier_manifest_name, read_manifest
+from storagering.cache.unfinished import (
+    UnfinishedBuild,
+    count_finished,
+    holds_finished_work,
+    read_outline,
+)
 from storagering.config import Settings
-from storagering.errors import CacheError, InputError, NotFoundError, nearest_names
-from storagering.files import FileLock, disk_errors, make_directory, remove_directory, safe_join
+from storagering.errors import CacheError, InputError, NotFoundError, StorageringError, nearest_names
+from storagering.files import FileLock, make_directory, remove_directory, remove_file, safe_join
 from storagering.types import Manifest
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
@@ -48,61 +54,128 @@ class Cache:
         """Whether a dataset of that name is published."""
         return (self.path(name) / MANIFEST_NAME).is_file()
 
-    def manifest(self, name: str) -> Manifest:
-        """The manifest of a published dataset.
+    def manifest(self, name: str, version: int | None = None) -> Manifest:
+        """The manifest of a published dataset, as it is or in an earlier version.
 
         Raises:
-            NotFoundError: there is none (lists the nearest names).
+            NotFoundError: there is none (lists the nearest names), or no such version.
             FormatError, ChecksumError: it is damaged or of another version.
         """
         if not self.contains(name):
             known = self.names()
             hint = nearest_names(name, known) if known else "; the cache is empty, run 'storagering convert' first"
             raise NotFoundError(f"no dataset {name!r} in {self.root}{hint}")
-        return read_manifest(self.path(name), self.settings.max_manifest_bytes)
+        limit = self.settings.max_manifest_bytes
+        manifest = read_manifest(self.path(name), limit)
+        if version is None or version == manifest.version:
+            return manifest
+        if not 1 <= version < manifest.version:
+            raise NotFoundError(f"dataset {name!r} has no version {version}; there are 1 to {manifest.version}")
+        return read_manifest(self.path(name), limit, earlier_manifest_name(version))
 
     def build_lock(self, name: str) -> FileLock:
         """The lock that builders of that name take turns with."""
         return FileLock(safe_join(self.root, "locks", f"{check_name(name)}.lock"))
 
     @contextmanager
-    def staging(self) -> Iterator[Path]:
-        """A fresh folder to build in, removed afterwards unless it was renamed away."""
-        folder = self.root / "staging"
-        token = secrets.token_hex(8)
-        lock = FileLock(folder / f"{token}.lock")
+    def staging(self, name: str, key: str) -> Iterator[Path]:
+        """The folder in which builds of that name and key work, with what the last one finished.
+
+        What builds of another key left under the name is removed. The folder is kept when the block ends
+        if a task is finished in it; `remove_directory` it when nothing in it is of use any more.
+        """
+        path = safe_join(self.root, "staging", f"{check_name(name)}.{key}")
+        self._drop_unfinished(name, keep=path)
+        lock = _lock_of(path)
         lock.acquire(self.settings.lock_timeout_seconds)
-        path = folder / token
         try:
-            with disk_errors(path):
-                path.mkdir(mode=0o700)
+            make_directory(path)
+            _drop_folders(path)
             yield path
         finally:
-            remove_directory(path)
-            lock.path.unlink(missing_ok=True)
-            lock.release()
+            try:
+                if holds_finished_work(path):
+                    _drop_folders(path)
+                else:
+                    remove_directory(path)
+                    remove_file(lock.path)
+            finally:
+                lock.release()
+
+    def unfinished(self) -> list[UnfinishedBuild]:
+        """Builds that were interrupted, or are going on, and have finished some of their work."""
+        folders = sorted(path for path in (self.root / "staging").glob("[!.]*") if path.is_dir())
+        found = [count_finished(path) for path in folders]
+        return [build for build in found if build is not None]
 
     def reclaim(self) -> None:
-        """Remove what dead builders and removers left; a live builder is known by its lock, never by age."""
+        """Remove what dead builders and removers left and nobody can go on from.
+
+        A live builder is known by its lock, never by age.
+        """
         for path in (self.root / "staging").glob("*.lock"):
-            lock = FileLock(path)
+            folder = path.with_suffix("")
+            lock = _lock_of(folder)
             if lock.try_acquire():
-                remove_directory(path.with_suffix(""))
-                path.unlink(missing_ok=True)
-                lock.release()
-        for folder in ("staging", "datasets"):
-            for path in (self.root / folder).glob(".removed-*"):
+                try:
+                    if not self._can_go_on(folder):
+                        remove_directory(folder)
+                        remove_file(path)
+                finally:
+                    lock.release()
+        for name in ("staging", "datasets"):
+            for path in (self.root / name).glob(".removed-*"):
                 remove_directory(path)
 
     def remove(self, name: str) -> None:
-        """Remove a published dataset: at once from view, then from disk.
+        """Remove a published dataset, at once from view, then from disk; and unfinished work of that name.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: there is neither.
         """
-        if not self.path(name).exists():
+        dropped = self._drop_unfinished(name)
+        if self.path(name).exists():
+            remove_directory(self.path(name))
+        elif not dropped:
             raise NotFoundError(f"no dataset {name!r} in {self.root}{nearest_names(name, self.names())}")
-        remove_directory(self.path(name))
+
+    def _can_go_on(self, folder: Path) -> bool:
+        """Whether a build can go on from that staging folder: not if what it made is published."""
+        outline = read_outline(folder)
+        if outline is None or not holds_finished_work(folder):
+            return False
+        with suppress(StorageringError):
+            if self.contains(outline.name):
+                return self.manifest(outline.name).digest == outline.parent
+        return not outline.parent
+
+    def _drop_unfinished(self, name: str, keep: Path | None = None) -> bool:
+        """Remove the staging folders of dead builders of that name; whether there were any."""
+        dropped = False
+        for path in (self.root / "staging").glob(f"{check_name(name)}.*.lock"):
+            folder = path.with_suffix("")
+            if folder == keep or folder.name.rpartition(".")[0] != name:
+                continue
+            lock = _lock_of(folder)
+            if lock.try_acquire():
+                try:
+                    remove_directory(folder)
+                    remove_file(path)
+                finally:
+                    lock.release()
+                dropped = True
+        return dropped
+
+
+def _lock_of(folder: Path) -> FileLock:
+    return FileLock(folder.with_name(f"{folder.name}.lock"))
+
+
+def _drop_folders(staging: Path) -> None:
+    """Remove what is of use to one run only: spooled files, a dataset that was not published."""
+    for path in staging.iterdir():
+        if path.is_dir():
+            remove_directory(path)
 
 
 def open_cache(settings: Settings) -> Cache:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,11 @@ from storagering.types import FORMAT_VERSION, ConversionSpec, Manifest, sha256_h
 
 MANIFEST_NAME = "manifest.json"
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+
+
+def software() -> str:
+    """The release that makes datasets here."""
+    return f"storagering {version('storagering')}"
 
 
 def spec_key(spec: ConversionSpec) -> str:
@@ -39,10 +45,10 @@ def decode_manifest(data: bytes, where: str) -> Manifest:
         ChecksumError: any bit of it changed.
     """
     try:
-        version = msgspec.json.decode(data, type=_VersionProbe).spec.version
-        if version != FORMAT_VERSION:
+        found = msgspec.json.decode(data, type=_VersionProbe).spec.version
+        if found != FORMAT_VERSION:
             raise FormatError(
-                f"{where} is of format version {version}; this release reads {FORMAT_VERSION}: convert again"
+                f"{where} is of format version {found}; this release reads {FORMAT_VERSION}: convert again"
             )
         manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -55,14 +61,19 @@ def decode_manifest(data: bytes, where: str) -> Manifest:
     return manifest
 
 
-def read_manifest(directory: Path, limit_bytes: int) -> Manifest:
+def earlier_manifest_name(version: int) -> str:
+    """The file that keeps the manifest of a version after something was appended to it."""
+    return f"manifest-{version:06d}.json"
+
+
+def read_manifest(directory: Path, limit_bytes: int, file: str = MANIFEST_NAME) -> Manifest:
     """The manifest of a published dataset's folder.
 
     Raises:
         NotFoundError: there is none.
         FormatError, ChecksumError: see `decode_manifest`.
     """
-    path = directory / MANIFEST_NAME
+    path = directory / file
     return decode_manifest(read_file(path, limit_bytes), str(path))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,10 +13,17 @@ import msgspec
 from storagering import errors
 from storagering.cache.chunks import BuiltChunk
 from storagering.config import Settings
-from storagering.errors import InternalError, StorageringError
+from storagering.errors import (
+    CorruptDataError,
+    InternalError,
+    NotFoundError,
+    SchemaError,
+    SourceError,
+    StorageringError,
+)
 from storagering.files import redact_text
 from storagering.formats.source import Location, UnreadableColumnsError
-from storagering.types import ConversionSpec, Schema, SourceFile, Span
+from storagering.types import ConversionSpec, Schema, SourceFile, Span, sha256_hex
 
 
 @dataclass(frozen=True)
@@ -41,10 +49,20 @@ class BuildContext:
 
 @dataclass(frozen=True)
 class Task:
-    """A run of pieces that become chunks of their own; each piece is read at once."""
+    """A run of pieces that become chunks of their own; each piece is read at once.
+
+    Attributes:
+        key: hash of all that the chunks depend on; the chunks' files begin with it.
+    """
 
     number: int
     pieces: tuple[Span, ...]
+    key: str = ""
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """Numbers of the sources that it reads, in order."""
+        return tuple(dict.fromkeys(piece.source for piece in self.pieces))
 
 
 @dataclass(frozen=True)
@@ -52,12 +70,34 @@ class _Failure:
     error: str
     message: str
     reasons: dict[str, str] = field(default_factory=dict)
+    source: int | None = None
 
 
 @dataclass(frozen=True)
 class _Reply:
     chunks: tuple[BuiltChunk, ...] = ()
     failure: _Failure | None = None
+
+
+@contextmanager
+def blamed_on(source: int) -> Iterator[None]:
+    """Mark errors about bytes, servers and types with the number of the source that could not be read."""
+    try:
+        yield
+    except (CorruptDataError, SourceError, NotFoundError, SchemaError) as error:
+        error.source = source
+        raise
+
+
+def spool_of(spool: str, location: Location) -> str:
+    """The folder for what is unpacked or fetched of one source, so that it can be dropped by itself."""
+    return f"{spool}/{sha256_hex(location.shown.encode())[:16]}" if spool else ""
+
+
+def read_by(context: BuildContext, task: Task) -> str:
+    """The files that a task reads, for messages."""
+    files = [context.sources[number].url for number in task.sources]
+    return ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
 
 
 def encode_reply(run: Callable[[], tuple[BuiltChunk, ...]], urls: Sequence[str] = ()) -> bytes:
@@ -67,7 +107,7 @@ def encode_reply(run: Callable[[], tuple[BuiltChunk, ...]], urls: Sequence[str] 
     except UnreadableColumnsError as error:
         reply = _Reply(failure=_Failure("UnreadableColumnsError", "", error.reasons))
     except StorageringError as error:
-        reply = _Reply(failure=_Failure(type(error).__name__, str(error)))
+        reply = _Reply(failure=_Failure(type(error).__name__, str(error), {}, error.source))
     except Exception as error:  # noqa: BLE001  (the parent reports it as a bug of ours)
         trace = redact_text("".join(traceback.format_exception(error))[-4000:], *urls)
         reply = _Reply(failure=_Failure("InternalError", trace))
@@ -81,8 +121,9 @@ def decode_reply(line: bytes) -> tuple[BuiltChunk, ...]:
         return reply.chunks
     if reply.failure.reasons:
         raise UnreadableColumnsError(reply.failure.reasons, "")
-    kind = getattr(errors, reply.failure.error, InternalError)
-    raise kind(reply.failure.message)
+    error = getattr(errors, reply.failure.error, InternalError)(reply.failure.message)
+    error.source = reply.failure.source
+    raise error
 
 
 def encode_message(message: BuildContext | Task) -> bytes:

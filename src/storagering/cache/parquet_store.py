@@ -31,7 +31,7 @@ class ParquetStore:
             table, sink, row_group_size=max(1, len(batch)), write_page_checksum=True, **_options(table, profile)
         )
         data = sink.getvalue().to_pybytes()
-        return EncodedChunk(data, 0, checksum_of(data))
+        return EncodedChunk((data,), 0, checksum_of(data))
 
     def open(self, path: Path, chunk: Chunk, schema: Schema) -> ParquetChunkReader:
         """See `ChunkStore.open`."""

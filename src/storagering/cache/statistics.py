@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from functools import reduce
 
 import numpy as np
@@ -13,6 +13,9 @@ import pyarrow.parquet as pq
 from storagering.types import Array, Batch, Column, ColumnStatistics, Schema
 
 Statistics = tuple[ColumnStatistics | None, ...]
+
+#: Numbers that are taken at once, as float64.
+_BLOCK = 32 << 10
 
 
 def describe_batch(batch: Batch) -> Statistics:
@@ -28,24 +31,51 @@ def _describe_column(column: Column, arrays: tuple[Array, ...]) -> ColumnStatist
 
 def describe_numbers(numbers: Array) -> ColumnStatistics:
     """Statistics of a one-dimensional array, in float64."""
-    zeros = int(numbers.size - np.count_nonzero(numbers))
+    if numbers.dtype.kind == "b":
+        return _describe_bools(numbers.size, int(np.count_nonzero(numbers)))
     finite, nans, infinities = numbers, 0, 0
-    if numbers.dtype.kind == "f":
-        keep = np.isfinite(numbers)
-        if not keep.all():
-            nans = int(np.isnan(numbers).sum())
-            infinities = int(numbers.size - keep.sum() - nans)
-            finite = numbers[keep]
+    if numbers.dtype.kind == "f" and numbers.size and not np.isfinite([numbers.min(), numbers.max()]).all():
+        finite = numbers[np.isfinite(numbers)]
+        nans = int(np.isnan(numbers).sum())
+        infinities = numbers.size - finite.size - nans
     if not finite.size:
-        return ColumnStatistics(numbers.size, nans, infinities, zeros)
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean = float(finite.mean(dtype=np.float64))
-        squares = float(np.square(finite.astype(np.float64) - mean).sum())
+        return ColumnStatistics(numbers.size, nans, infinities)
+    low, high = finite.min(), finite.max()
+    zeros = int(np.count_nonzero(finite == 0)) if low <= 0 <= high else 0
+    mean, squares = _moments(finite)
     if not (np.isfinite(mean) and np.isfinite(squares)):  # doubles near the end of their range
-        return ColumnStatistics(numbers.size, nans, infinities, zeros, float(finite.min()), float(finite.max()))
-    return ColumnStatistics(
-        numbers.size, nans, infinities, zeros, float(finite.min()), float(finite.max()), mean, squares
-    )
+        return ColumnStatistics(numbers.size, nans, infinities, zeros, float(low), float(high))
+    return ColumnStatistics(numbers.size, nans, infinities, zeros, float(low), float(high), mean, squares)
+
+
+def _describe_bools(size: int, true: int) -> ColumnStatistics:
+    if not size:
+        return ColumnStatistics()
+    low, high = float(true == size), float(true > 0)
+    return ColumnStatistics(size, 0, 0, size - true, low, high, true / size, true * (size - true) / size)
+
+
+def _moments(numbers: Array) -> tuple[float, float]:
+    """Mean and sum of squared deviations, in blocks that stay in the processor's cache."""
+    add, buffer = np.add.reduce, np.empty(min(_BLOCK, numbers.size))
+    count, mean, squares = 0, 0.0, 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, numbers.size, _BLOCK):
+            own = buffer[: min(_BLOCK, numbers.size - start)]
+            np.copyto(own, numbers[start : start + _BLOCK], casting="unsafe")
+            own_mean = float(add(own)) / own.size
+            np.subtract(own, own_mean, out=own)
+            np.multiply(own, own, out=own)
+            mean, squares = _pool((count, mean, squares), (own.size, own_mean, float(add(own))))
+            count += own.size
+    return mean, squares
+
+
+def _pool(a: tuple[int, float, float], b: tuple[int, float, float]) -> tuple[float, float]:
+    """Mean and sum of squares of two sets of numbers together, from their counts, means and sums of squares."""
+    (n, mean, squares), (m, other, others) = a, b  # Chan, Golub & LeVeque 1983
+    delta = other - mean
+    return mean + delta * m / (n + m), squares + others + delta * delta * n * m / (n + m)
 
 
 def merge_statistics(parts: Sequence[Statistics], num_columns: int) -> Statistics:
@@ -64,10 +94,8 @@ def _merge(a: ColumnStatistics | None, b: ColumnStatistics | None) -> ColumnStat
         mean, squares = b.mean, b.sum_squares
     elif m and (a.mean is None or b.mean is None):
         mean, squares = None, 0.0
-    elif m and a.mean is not None and b.mean is not None:  # Chan, Golub & LeVeque 1983
-        delta = b.mean - a.mean
-        mean = a.mean + delta * m / (n + m)
-        squares = a.sum_squares + b.sum_squares + delta * delta * n * m / (n + m)
+    elif m and a.mean is not None and b.mean is not None:
+        mean, squares = _pool((n, a.mean, a.sum_squares), (m, b.mean, b.sum_squares))
         if not np.isfinite(squares):  # doubles near the end of their range
             mean, squares = None, 0.0
     return ColumnStatistics(
@@ -84,15 +112,32 @@ def _merge(a: ColumnStatistics | None, b: ColumnStatistics | None) -> ColumnStat
 
 def statistics_table(schema: Schema, per_chunk: Sequence[Statistics]) -> bytes:
     """Statistics of every column in every chunk, as a Parquet file (chunk, column, count, ...)."""
-    rows = [
-        {"chunk": number, "column": column.name, **asdict(found)}
-        for number, statistics in enumerate(per_chunk)
-        for column, found in zip(schema.columns, statistics, strict=True)
-        if found is not None
+    return _as_parquet(_table_of(schema, per_chunk, 0))
+
+
+def extend_statistics_table(table: bytes, schema: Schema, per_chunk: Sequence[Statistics], first: int) -> bytes:
+    """The Parquet file with more chunks, numbered from ``first``."""
+    return _as_parquet(pa.concat_tables([pq.read_table(pa.BufferReader(table)), _table_of(schema, per_chunk, first)]))
+
+
+def _table_of(schema: Schema, per_chunk: Sequence[Statistics], first: int) -> pa.Table:
+    found = [
+        (number, column.name, own)
+        for number, statistics in enumerate(per_chunk, first)
+        for column, own in zip(schema.columns, statistics, strict=True)
+        if own is not None
     ]
     kinds = {"int": pa.int64(), "float": pa.float64(), "float | None": pa.float64()}
-    columns = [("chunk", pa.int64()), ("column", pa.string())]
-    columns += [(f.name, kinds[str(f.type)]) for f in fields(ColumnStatistics)]
+    table = {
+        "chunk": pa.array([number for number, _, _ in found], pa.int64()),
+        "column": pa.array([name for _, name, _ in found], pa.string()),
+    }
+    for field in fields(ColumnStatistics):
+        table[field.name] = pa.array([getattr(own, field.name) for _, _, own in found], kinds[str(field.type)])
+    return pa.table(table)
+
+
+def _as_parquet(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, pa.schema(columns)), sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd")
     return bytes(sink.getvalue().to_pybytes())

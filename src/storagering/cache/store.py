@@ -14,11 +14,21 @@ from storagering.types import Array, Batch, Chunk, Profile, Schema, StoreFormat
 
 @dataclass(frozen=True, slots=True)
 class EncodedChunk:
-    """The bytes of a chunk file; the last two fields are those of `Chunk`."""
+    """The bytes of a chunk file, in pieces so that raw arrays need no copy; the last two are those of `Chunk`."""
 
-    data: bytes
+    pieces: tuple[bytes | memoryview, ...]
     trusted_from: int
     checksum: str
+
+    @property
+    def data(self) -> bytes:
+        """All of it."""
+        return b"".join(self.pieces)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the file."""
+        return sum(map(len, self.pieces))
 
 
 class ChunkReader(Protocol):

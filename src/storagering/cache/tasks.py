@@ -14,21 +14,26 @@ from typing import Any
 
 import numpy as np
 
+from storagering.cache.finished import key_tasks
 from storagering.cache.inspection import Inspection
-from storagering.cache.messages import BuildContext, Task
-from storagering.cache.selection import LABEL, Selection
+from storagering.cache.messages import BuildContext, Task, blamed_on, spool_of
+from storagering.cache.selection import LABEL, Selection, is_labelled
 from storagering.config import Settings
 from storagering.errors import NoColumnsError, SchemaError, SpecError
 from storagering.files import redact_url
 from storagering.formats.arrow import arrow_type
 from storagering.formats.forms import UnsupportedTypeError, assign_keys, describe_column
+from storagering.formats.precision import with_precision
 from storagering.formats.readers import open_source
 from storagering.formats.source import Source, UnreadableColumnsError
 from storagering.types import Column, ConversionSpec, Schema, SkippedColumn, Span
 
 _PROBE_ENTRIES = 1000
-#: Chunks' worth of input in one task: enough to outweigh the cost of opening a file.
+#: Chunks' worth of input after which a task ends: enough to outweigh the cost of opening a file.
 _CHUNKS_PER_TASK = 4
+#: The same where a file ends: no more is lost when a build is interrupted. Small files then share one chunk,
+#: which has room left for what is larger than was expected.
+_CHUNKS_AT_END = 0.75
 #: One compressed block larger than this many chunks is read in parts, though each part unpacks it again.
 _CHUNKS_PER_READ = 8
 
@@ -57,7 +62,8 @@ def plan_build(inspection: Inspection, spec: ConversionSpec, settings: Settings,
     """
     number = next(i for i, f in enumerate(inspection.files) if f.entries)
     file = inspection.files[number]
-    with closing(open_source(inspection.locations[number], file.tree, settings, spool)) as source:
+    location = inspection.locations[number]
+    with blamed_on(number), closing(open_source(location, file.tree, settings, spool_of(spool, location))) as source:
         probe = _Probe(source, inspection, spec)
         schema = probe.schema()
     sizes = _Sizes(probe.bytes_per_entry, spec.chunk_bytes)
@@ -66,7 +72,7 @@ def plan_build(inspection: Inspection, spec: ConversionSpec, settings: Settings,
     )
     pieces = [p for number, bounds in enumerate(inspection.bounds) for p in _cut_file(number, bounds, sizes)]
     known = probe.arrays if pieces == [Span(number, 0, probe.entries)] else None
-    return BuildPlan(context, list(_group(pieces, sizes)), probe.skipped, known)
+    return BuildPlan(context, key_tasks(context, _group(pieces, sizes, spec)), probe.skipped, known)
 
 
 class _Probe:
@@ -90,17 +96,17 @@ class _Probe:
 
     def schema(self) -> Schema:
         spec = self._spec
-        arrays, _ = self._selection.apply(self.arrays, self.entries, 0 if spec.classes else None)
+        arrays, _ = self._selection.apply(self.arrays, self.entries, 0 if is_labelled(spec) else None)
         wanted = [n for n in self._outputs if n in arrays] + [n for n, _ in spec.define]
-        columns = [c for n in wanted + [LABEL] * bool(spec.classes) if (c := self._describe(n, arrays[n]))]
+        columns = [c for n in wanted + [LABEL] * is_labelled(spec) if (c := self._describe(n, arrays[n]))]
         if not columns:
             raise NoColumnsError(
                 f"{redact_url(self._source.url)}: no column is left to convert ({len(self.skipped)} cannot be read)"
             )
-        return assign_keys(columns)
+        return with_precision(assign_keys(columns), spec.precision)
 
     def _check_names(self) -> None:
-        defined = [name for name, _ in self._spec.define] + [LABEL] * bool(self._spec.classes)
+        defined = [name for name, _ in self._spec.define] + [LABEL] * is_labelled(self._spec)
         for name in defined:
             if defined.count(name) > 1:
                 raise SpecError(f"column {name!r} is defined twice")
@@ -108,12 +114,17 @@ class _Probe:
                 raise SpecError(f"the source has a column {name!r} already; leave it out with --exclude {name!r}")
 
     def _read(self, names: list[str]) -> dict[str, Any]:
-        try:
-            return self._source.read(names, 0, self.entries)
-        except UnreadableColumnsError as error:
-            for name, reason in error.reasons.items():
-                self._skip(name, reason)
-            return self._read([n for n in names if n not in error.reasons])
+        known: dict[str, Any] = {}
+        while True:
+            try:
+                known |= self._source.read([n for n in names if n not in known], 0, self.entries)
+            except UnreadableColumnsError as error:
+                for name, reason in error.reasons.items():
+                    self._skip(name, reason)
+                known |= error.arrays
+                names = [n for n in names if n not in error.reasons]
+            else:
+                return {n: known[n] for n in names}
 
     def _skip(self, name: str, reason: str) -> None:
         if self._spec.on_bad_column == "fail":
@@ -137,7 +148,7 @@ class _Sizes:
     bytes_per_entry: float
     chunk_bytes: int
 
-    def entries_in(self, chunks: int) -> int:
+    def entries_in(self, chunks: float) -> int:
         """Entries that decode to that many chunks of the target size."""
         return max(1, int(chunks * self.chunk_bytes / max(1.0, self.bytes_per_entry)))
 
@@ -153,15 +164,16 @@ def _cut_file(number: int, bounds: Sequence[int], sizes: _Sizes) -> Iterator[Spa
             start = here
 
 
-def _group(pieces: Sequence[Span], sizes: _Sizes) -> Iterator[Task]:
+def _group(pieces: Sequence[Span], sizes: _Sizes, spec: ConversionSpec) -> Iterator[Task]:
     limit = sizes.entries_in(_CHUNKS_PER_TASK)
+    # A selection leaves less: tasks that end early would make chunks that are small.
+    limit_at_end = sizes.entries_in(_CHUNKS_AT_END) if spec.where is None else limit
     group: list[Span] = []
     count = number = 0
-    for piece in pieces:
+    for piece, following in zip(pieces, [*pieces[1:], None], strict=True):
         group.append(piece)
         count += piece.stop - piece.start
-        if count >= limit:
+        ends = following is None or following.source != piece.source
+        if following is None or count >= (limit_at_end if ends else limit):
             yield Task(number, tuple(group))
             group, count, number = [], 0, number + 1
-    if group:
-        yield Task(number, tuple(group))

@@ -7,75 +7,91 @@ It ends when stdin does, so it never outlives the process that started it.
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from storagering.cache.chunks import BuiltChunk, ChunkWriter
-from storagering.cache.messages import BuildContext, Task, decode_path, encode_reply
-from storagering.cache.selection import Selection
-from storagering.errors import SourceChangedError
-from storagering.formats.readers import open_source
+from storagering.cache.messages import BuildContext, Task, blamed_on, decode_path, encode_reply
+from storagering.cache.opened import OpenSources
+from storagering.cache.pruning import PrunedReader
+from storagering.cache.selection import LABEL, Selection
+from storagering.formats.batches import size_of
+from storagering.formats.forms import to_batch
 from storagering.formats.source import Source
-from storagering.types import SourceFile, Span
+from storagering.types import Batch, Schema, Span
 
 Report = Callable[[int, int], None]
 """Called with the entries and decoded bytes read since the last call."""
 
 
 def run_task(
-    context: BuildContext, task: Task, report: Report, known: Mapping[str, Any] | None = None
+    context: BuildContext,
+    task: Task,
+    report: Report,
+    known: Mapping[str, Any] | None = None,
+    sources: OpenSources | None = None,
 ) -> tuple[BuiltChunk, ...]:
     """Read the task's pieces and write their chunks into the staging folder.
 
     Args:
         known: the arrays of the only piece, if they were read already.
+        sources: those of the context, to be left open for the next task; closed if not given.
 
     Raises:
         UnreadableColumnsError: columns that cannot be read in one of the pieces.
         SourceChangedError: a file is not what it was when the build was planned.
         StorageringError: whatever reading or writing raises.
     """
-    writer = ChunkWriter(context.spec, context.schema, Path(context.staging), f"task-{task.number:06d}")
+    if sources is None:
+        with closing(OpenSources(context)) as own:
+            return run_task(context, task, report, known, own)
+    # A name of its own: the worker of a killed build may still be writing the same task.
+    prefix = f"task-{task.key}-{secrets.token_hex(4)}"
+    writer = ChunkWriter(context.spec, context.schema, Path(context.staging), prefix)
     selection = Selection(context.spec, list(context.read_names))
-    for span, source in _opened(context, task.pieces):
-        arrays = dict(known or source.read(context.read_names, span.start, span.stop))
-        size = sum(int(a.nbytes) for a in arrays.values())
-        columns, entries = selection.apply(arrays, span.stop - span.start, _label_of(context, span))
-        writer.add({name: columns[name] for name in context.schema.names}, entries, span)
+    reader: PrunedReader | None = None
+    for span, source in sources.of(task.pieces):
+        if selection.selects:
+            if reader is None or reader.source is not source:
+                reader = PrunedReader(source, selection, context.read_names, context.schema.names)
+            with blamed_on(span.source):
+                columns, entries, size = reader.read(span, _label_of(context, span), known)
+                batch = to_batch(context.schema, columns, entries) if entries else Batch(context.schema, 0)
+        elif context.spec.define or known:
+            with blamed_on(span.source):
+                arrays = dict(known or source.read(context.read_names, span.start, span.stop))
+                size = sum(int(a.nbytes) for a in arrays.values())
+                columns, entries = selection.apply(arrays, span.stop - span.start, _label_of(context, span))
+                batch = to_batch(context.schema, columns, entries)
+        else:
+            with blamed_on(span.source):
+                batch = _read_plainly(context, source, span)
+            size = size_of(batch)
+        writer.add(batch, span)
+        del batch  # before the next one is read
         report(span.stop - span.start, size)
     writer.flush()
     return tuple(writer.built)
 
 
-def _opened(context: BuildContext, pieces: tuple[Span, ...]) -> Iterator[tuple[Span, Source]]:
-    """Every piece with its open source; one file is open at a time."""
-    source, number = None, -1
-    try:
-        for span in pieces:
-            if span.source != number:
-                if source is not None:
-                    source.close()
-                number = span.source
-                source = open_source(
-                    context.locations[number], context.sources[number].tree, context.settings, context.spool
-                )
-                _check_unchanged(source, context.sources[number])
-            assert source is not None  # noqa: S101  (for the type checker)
-            yield span, source
-    finally:
-        if source is not None:
-            source.close()
-
-
-def _check_unchanged(source: Source, planned: SourceFile) -> None:
-    if (source.entries, source.nbytes, source.version) != (planned.entries, planned.nbytes, planned.version):
-        raise SourceChangedError(f"{planned.url} changed while it was being converted; run the command again")
+def _read_plainly(context: BuildContext, source: Source, span: Span) -> Batch:
+    """All entries of a piece, without a detour through Awkward Array where the reader can do without."""
+    label = _label_of(context, span)
+    if label is None:
+        return source.read_batch(context.schema, span.start, span.stop)
+    schema = Schema(tuple(c for c in context.schema.columns if c.name != LABEL))
+    batch = source.read_batch(schema, span.start, span.stop)
+    labels = np.full(batch.num_entries, label, np.int64)
+    return Batch(context.schema, batch.num_entries, {**batch.arrays, LABEL: (labels,)})
 
 
 def _label_of(context: BuildContext, span: Span) -> int | None:
@@ -94,11 +110,12 @@ def main() -> None:
     os.dup2(2, 1)  # whatever libraries print must not mix with replies
     lines = iter(sys.stdin.buffer.readline, b"")
     context = msgspec.json.decode(next(lines), type=BuildContext, dec_hook=decode_path)
-    urls = [location.url for location in context.locations]
-    for line in lines:
-        task = msgspec.json.decode(line, type=Task)
-        replies.write(encode_reply(partial(run_task, context, task, _report_nothing), urls))
-        replies.flush()
+    urls = [url for location in context.locations for url in (location.url, *location.replicas)]
+    with closing(OpenSources(context)) as sources, suppress(BrokenPipeError):  # whom it worked for is gone
+        for line in lines:
+            task = msgspec.json.decode(line, type=Task)
+            replies.write(encode_reply(partial(run_task, context, task, _report_nothing, None, sources), urls))
+            replies.flush()
 
 
 if __name__ == "__main__":

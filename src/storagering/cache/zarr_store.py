@@ -9,19 +9,19 @@ index on, the index's checksums cover the rest, zip headers included: no byte is
 
 from __future__ import annotations
 
-import io
-import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import xxhash
 
 from storagering.cache.codecs import CODECS, encode_array
 from storagering.cache.store import EncodedChunk, checksum_of, damaged
+from storagering.cache.zip_file import LOCAL_HEADER_BYTES, ZipPieces
 from storagering.errors import CorruptDataError
 from storagering.files import map_file
+from storagering.formats.writers.parts import FORM
 from storagering.types import Array, Batch, Chunk, Column, Part, Profile, Schema
 
 _INDEX_NAME = "storagering.index"
@@ -29,10 +29,6 @@ _INDEX_ROW = np.dtype(
     [("start", "<u8"), ("data", "<u8"), ("stop", "<u8"), ("length", "<u8"), ("checksum", "<u8"),
      ("codec", "u1"), ("dtype", "S7")]
 )  # fmt: skip
-_LOCAL_HEADER_BYTES = 30
-#: Data of arrays begin on multiples of this, so that raw ones can be used in place.
-_ALIGNMENT = 64
-_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 class ZarrStore:
@@ -54,25 +50,24 @@ class _Encoder:
 
     def __init__(self, batch: Batch, profile: Profile) -> None:
         self._batch, self._profile = batch, profile
-        self._buffer = io.BytesIO()
-        self._zip = zipfile.ZipFile(self._buffer, "w", zipfile.ZIP_STORED)
+        self._zip = ZipPieces()
         self._rows: list[tuple[Any, ...]] = []
         self._metadata: dict[str, dict[str, Any]] = {}
         self._counts: dict[bytes, tuple[str, tuple[Any, ...]]] = {}
+        self._of_offsets: dict[int, tuple[Array, bytes]] = {}
 
     def encode(self) -> EncodedChunk:
         attributes = {"storagering": {"entries": self._batch.num_entries}}
         self._metadata[""] = _group_metadata(attributes)
         for column in self._batch.schema.columns:
             self._add_column(column)
-        trusted_from = self._buffer.tell()
-        self._write(_INDEX_NAME, np.array(self._rows, _INDEX_ROW).tobytes())
+        trusted_from, trusted = self._zip.size, len(self._zip.pieces)
+        self._zip.add(_INDEX_NAME, np.array(self._rows, _INDEX_ROW).tobytes())
         for path, metadata in self._metadata.items():
-            name = f"{path}/zarr.json" if path else "zarr.json"
-            self._write(name, json.dumps(metadata, separators=(",", ":")).encode(), zipfile.ZIP_DEFLATED)
-        self._zip.close()
-        data = self._buffer.getvalue()
-        return EncodedChunk(data, trusted_from, checksum_of(memoryview(data)[trusted_from:]))
+            self._zip.add_deflated(f"{path}/zarr.json" if path else "zarr.json", msgspec.json.encode(metadata))
+        self._zip.finish()
+        pieces = tuple(self._zip.pieces)
+        return EncodedChunk(pieces, trusted_from, checksum_of(b"".join(pieces[trusted:])))
 
     def _add_column(self, column: Column) -> None:
         attributes: dict[str, Any] = {"name": column.name} if column.name != column.key else {}
@@ -80,7 +75,8 @@ class _Encoder:
         if [part.name for part in column.parts] == [""]:
             self._add_part(column.key, column.parts[0], self._batch.arrays[column.name][0], attributes)
             return
-        self._metadata[column.key] = _group_metadata(attributes)
+        form = {} if column.kind == "jagged" else {FORM: column.form}  # lists of numbers are what they look like
+        self._metadata[column.key] = _group_metadata(attributes | form)
         for part, array in zip(column.parts, self._batch.arrays[column.name], strict=True):
             path = f"{column.key}/{part.name}"
             for depth in range(part.name.count("/")):
@@ -89,8 +85,7 @@ class _Encoder:
 
     def _add_part(self, path: str, part: Part, array: Array, attributes: dict[str, Any]) -> None:
         if part.role == "counts":
-            array = _counts_of(array)
-            same = xxhash.xxh3_128_digest(array.data) + array.dtype.str.encode() + len(array).to_bytes(8, "little")
+            array, same = self._count(array)
             if same in self._counts:
                 shared, row = self._counts[same]
                 self._rows.append(row)
@@ -100,26 +95,24 @@ class _Encoder:
         if part.role == "counts":
             self._counts[same] = (path, self._rows[-1])
 
-    def _store(self, path: str, part: Part, array: Array, attributes: dict[str, Any]) -> tuple[Any, ...]:
-        start = data = stop = self._buffer.tell()
-        codec, encoded = encode_array(array, part.role, self._profile) if array.size else (CODECS[0], b"")
-        if encoded:
-            data = self._write(f"{path}/c/{'/'.join('0' * array.ndim)}", encoded)
-            stop = self._buffer.tell()
-        self._metadata[path] = _array_metadata(array, codec.zarr, attributes)
-        checksum = xxhash.xxh3_64_intdigest(self._buffer.getbuffer()[start:stop])
-        return (start, data, stop, len(array), checksum, codec.number, array.dtype.str.encode())
+    def _count(self, offsets: Array) -> tuple[Array, bytes]:
+        """List lengths, and what equal ones have in common; offsets that columns share are counted once."""
+        if id(offsets) not in self._of_offsets:
+            counts = _counts_of(offsets)
+            same = xxhash.xxh3_128_digest(counts.data) + counts.dtype.str.encode() + len(counts).to_bytes(8, "little")
+            self._of_offsets[id(offsets)] = (counts, same)
+        return self._of_offsets[id(offsets)]
 
-    def _write(self, name: str, data: bytes, compression: int = zipfile.ZIP_STORED) -> int:
-        """Add a zip member; returns where its data begin."""
-        info = zipfile.ZipInfo(name, _EPOCH)
-        info.compress_type = compression
-        info.external_attr = 0o600 << 16
-        begin = self._buffer.tell() + _LOCAL_HEADER_BYTES + len(name.encode()) + 4
-        padding = -begin % _ALIGNMENT
-        info.extra = b"\xd9\x35" + padding.to_bytes(2, "little") + bytes(padding)  # as Android's zipalign does
-        self._zip.writestr(info, data)
-        return begin + padding
+    def _store(self, path: str, part: Part, array: Array, attributes: dict[str, Any]) -> tuple[Any, ...]:
+        start = data = self._zip.size
+        codec, encoded = encode_array(array, part.role, self._profile) if array.size else (CODECS[0], b"")
+        checksum = xxhash.xxh3_64()
+        if len(encoded):
+            data = self._zip.add(f"{path}/c/{'/'.join('0' * array.ndim)}", encoded)
+            for piece in self._zip.pieces[-2:]:
+                checksum.update(piece)
+        self._metadata[path] = _array_metadata(array, codec.zarr, attributes)
+        return (start, data, self._zip.size, len(array), checksum.intdigest(), codec.number, array.dtype.str.encode())
 
 
 def _counts_of(offsets: Array) -> Array:
@@ -155,10 +148,10 @@ class ZarrChunkReader:
         self._view = map_file(path, chunk.nbytes)
         if checksum_of(self._view[chunk.trusted_from :]) != chunk.checksum:
             raise damaged(path, "its index or metadata (columns: all)")
-        header = self._view[chunk.trusted_from : chunk.trusted_from + _LOCAL_HEADER_BYTES]
+        header = self._view[chunk.trusted_from : chunk.trusted_from + LOCAL_HEADER_BYTES]
         lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
         rows = sum(len(c.parts) for c in schema.columns)
-        begin = chunk.trusted_from + _LOCAL_HEADER_BYTES + lengths
+        begin = chunk.trusted_from + LOCAL_HEADER_BYTES + lengths
         self._index = np.frombuffer(self._view, _INDEX_ROW, rows, begin)
         self._offsets: dict[tuple[int, int], Array] = {}  # by place: siblings that share counts decode them once
         self._first_row: dict[str, tuple[int, Column]] = {}

@@ -7,17 +7,28 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from storagering.cli.console import clean, format_bytes, say, show_facts, show_json, show_table
-from storagering.cli.parsing import Parser, Verbs, add_verb, parse_definitions, parse_labels, parse_size
+from storagering.cli.parsing import (
+    Parser,
+    Verbs,
+    add_verb,
+    parse_definitions,
+    parse_labels,
+    parse_precision,
+    parse_size,
+)
+from storagering.errors import InputError
 
 if TYPE_CHECKING:
     from storagering.cache.dataset import Dataset
+    from storagering.formats.weaver import WeaverConfig
 
 _SHOWN = 20
 _TEXT = """\
-SOURCE is a ROOT file, a pattern, a URL (root://, http://, https://) or @list.txt with one source a
-line. Conversion happens once: where a dataset of that name was made in the same way, nothing is
-done. What cannot be read is skipped and listed; the dataset appears when it is complete, or not
-at all."""
+SOURCE is a file (ROOT, Parquet, HDF5, Zarr, Arrow, Avro, NumPy, CSV, JSON lines, LHE, HepMC; packed
+or not), a pattern, a URL (root://, http://, https://, s3://) or @list.txt with one source a line.
+Conversion happens once: where a dataset of that name was made in the same way, nothing is done; one
+that was interrupted goes on where it was. Columns that cannot be read are skipped and listed; the
+dataset appears when it is complete, or not at all."""
 _EXAMPLES = """\
 storagering convert 'root://server//store/*.root' --name jets --columns 'Jet_*' MET_pt
 storagering convert --name tops --label top=top-*.root --label qcd=qcd-*.root --where 'jet_pt > 550'"""
@@ -26,24 +37,33 @@ storagering convert --name tops --label top=top-*.root --label qcd=qcd-*.root --
 def add_to(verbs: Verbs) -> None:
     """Add the verb."""
     parser = add_verb(
-        verbs, "convert", run, summary="convert ROOT files into a dataset of the cache", examples=_EXAMPLES, text=_TEXT
+        verbs, "convert", run, summary="convert files into a dataset of the cache", examples=_EXAMPLES, text=_TEXT
     )
     parser.add_argument("sources", nargs="*", metavar="SOURCE", help="what to read")
     parser.add_argument("--name", required=True, help="what the dataset will be called")
     _add_contents(parser)
     _add_storage(parser)
+    add_work(parser)
     parser.add_json()
 
 
 def _add_contents(parser: Parser) -> None:
     group = parser.add_argument_group("contents")
-    group.add_argument("--tree", help="the TTree or RNTuple, where a file has several")
+    group.add_argument("--tree", help="the tree, table or group, where a file has several")
     text = "columns to take, by name or pattern (default: all)"
     group.add_argument("--columns", nargs="+", action="extend", metavar="GLOB", help=text)
     group.add_argument("--exclude", nargs="+", action="extend", metavar="GLOB", default=[], help="columns to leave out")
     group.add_argument("--where", metavar="EXPR", help="keep the entries for which this is true")
     text = "compute a column (repeatable), e.g. 'ht=sum(Jet_pt)'"
     group.add_argument("--define", action="append", metavar="NAME=EXPR", default=[], help=text)
+    text = "another tree with the same entries, whose columns are added (repeatable): TREE, or SOURCES:TREE"
+    group.add_argument("--friend", action="append", metavar="TREE", default=[], help=text)
+    text = "mantissa bits of floats to keep (repeatable), e.g. 'Jet_*=10': relative error at most 2^-11"
+    group.add_argument("--precision", action="append", metavar="GLOB=BITS", default=[], help=text)
+    text = "data configuration of weaver-core's: selection, new variables, inputs, labels and weights"
+    group.add_argument("--weaver", metavar="YAML", help=text)
+    text = "take its test_time_selection, and no weights"
+    group.add_argument("--weaver-test", action="store_true", help=text)
     text = "the sources of one class (repeatable): makes the column 'label', 0 for the first class"
     group.add_argument("--label", action="append", nargs="+", metavar="CLASS=SOURCE", default=[], help=text)
 
@@ -55,9 +75,28 @@ def _add_storage(parser: Parser) -> None:
     group.add_argument("--profile", choices=("small", "fast"), default="small", help=text)
     text = "decoded size of one chunk (default: 16MiB)"
     group.add_argument("--chunk-bytes", type=parse_size, metavar="SIZE", default=16 << 20, help=text)
-    group.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
     text = "what to do with columns that cannot be read (default: skip them)"
     group.add_argument("--on-bad-column", choices=("skip", "fail"), default="skip", help=text)
+
+
+def add_work(parser: Parser) -> None:
+    """Add how sources are read and where the work is done."""
+    group = parser.add_argument_group("work")
+    group.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    text = "where to work: 'processes' of this machine (default), or a dask scheduler, tcp://HOST:PORT"
+    group.add_argument("--scheduler", metavar="ADDRESS", default="processes", help=text)
+    text = (
+        "copies of the sources, tried in order when reading fails (repeatable): a server with the same paths, "
+        "e.g. root://other.site/, or OLD=NEW for the beginnings of URLs, or a whole URL for one source"
+    )
+    group.add_argument("--replica", action="append", metavar="WHERE", default=[], help=text)
+    text = (
+        "what a whole file must add up to (repeatable): ALGORITHM:HEX for one source, SOURCE=ALGORITHM:HEX, "
+        "or @FILE with lines of ALGORITHM:HEX SOURCE; adler32, crc32c, crc32, md5, sha256 or xxh3"
+    )
+    group.add_argument("--checksum", action="append", metavar="CHECKSUM", default=[], help=text)
+    text = "what to do with sources that cannot be read or differ from the others (default: fail)"
+    group.add_argument("--on-bad-source", choices=("skip", "fail"), default="fail", help=text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -76,11 +115,18 @@ def run(args: argparse.Namespace) -> int:
             exclude=args.exclude,
             where=args.where,
             define=define,
+            friends=args.friend,
+            precision=parse_precision(args.precision),
+            weaver=_read_weaver(args),
             labels=labels or None,
+            replicas=args.replica,
+            checksums=args.checksum,
             format=args.format,
             profile=args.profile,
             chunk_bytes=args.chunk_bytes,
             on_bad_column=args.on_bad_column,
+            on_bad_source=args.on_bad_source,
+            scheduler=args.scheduler,
             workers=args.workers,
             progress=bar,
         )
@@ -88,10 +134,18 @@ def run(args: argparse.Namespace) -> int:
     _tell_outcome(dataset, built=bar.started)
     summary = summarise(dataset) | {"seconds": round(seconds, 3), "built": bar.started}
     if args.json:
-        show_json(summary | {"skipped": dataset.manifest.skipped})
+        show_json(summary | what_was_skipped(dataset))
     else:
         show_facts(describe(summary))
     return 0
+
+
+def _read_weaver(args: argparse.Namespace) -> WeaverConfig | None:
+    from storagering.formats.weaver import read_weaver
+
+    if args.weaver is None and args.weaver_test:
+        raise InputError("--weaver-test needs --weaver YAML")
+    return None if args.weaver is None else read_weaver(args.weaver, test=args.weaver_test)
 
 
 def summarise(dataset: Dataset) -> dict[str, Any]:
@@ -101,7 +155,9 @@ def summarise(dataset: Dataset) -> dict[str, Any]:
     return {
         "name": manifest.name,
         "path": str(dataset.path),
+        "version": manifest.version,
         "entries": manifest.num_entries,
+        "bad_sources": len(manifest.skipped_sources),
         "columns": len(manifest.schema.columns),
         "chunks": len(manifest.chunks),
         "format": manifest.spec.format,
@@ -116,14 +172,16 @@ def summarise(dataset: Dataset) -> dict[str, Any]:
 
 def describe(summary: dict[str, Any]) -> dict[str, str]:
     """The totals for people."""
-    nbytes, raw = summary["nbytes"], summary["raw_bytes"]
+    nbytes, raw, bad = summary["nbytes"], summary["raw_bytes"], summary["bad_sources"]
     facts = {
         "dataset": f"{summary['name']} in {summary['path']}",
-        "entries": f"{summary['entries']:,}",
+        "entries": f"{summary['entries']:,}" + (f", without those of {bad:,} bad source(s)" if bad else ""),
         "columns": f"{summary['columns']:,}",
         "chunks": f"{summary['chunks']:,} ({summary['format']}, {summary['profile']})",
         "on disk": f"{format_bytes(nbytes)} for {format_bytes(raw)} decoded: ratio {summary['ratio'] or 0:.2f}",
     }
+    if summary["version"] > 1:
+        facts["version"] = f"{summary['version']}"
     if summary["classes"]:
         facts["label"] = ", ".join(f"{number} is {name}" for number, name in enumerate(summary["classes"]))
     if summary.get("built"):
@@ -140,9 +198,25 @@ def _tell_outcome(dataset: Dataset, *, built: bool) -> None:
         when = f"{dataset.created:%Y-%m-%d}"
         say(f"dataset {manifest.name!r} is there already, made in the same way on {when}: nothing to do")
         return
-    if manifest.skipped:
-        say(f"{len(manifest.skipped)} column(s) could not be read and were skipped:")
-        rows = [(s.name, s.typename, s.reason) for s in manifest.skipped[:_SHOWN]]
-        show_table(("column", "type", "reason"), rows, (False, False, False), err=True)
-    if len(manifest.skipped) > _SHOWN:
-        say(f"... and {len(manifest.skipped) - _SHOWN} more: storagering info {clean(manifest.name)}")
+    tell_skipped(dataset)
+
+
+def what_was_skipped(dataset: Dataset) -> dict[str, Any]:
+    """Columns and sources that were left out, for JSON."""
+    return {"skipped": dataset.manifest.skipped, "skipped_sources": dataset.manifest.skipped_sources}
+
+
+def tell_skipped(dataset: Dataset, before: Dataset | None = None) -> None:
+    """Say which sources and columns were left out and why, but for those that an earlier version lacks too."""
+    manifest, known = dataset.manifest, before.manifest if before else None
+    bad = [(s.url, s.reason) for s in manifest.skipped_sources if not known or s not in known.skipped_sources]
+    columns = [(s.name, s.typename, s.reason) for s in manifest.skipped if not known or s not in known.skipped]
+    if bad:
+        say(f"{len(bad)} source(s) could not be read and were left out:")
+        show_table(("source", "reason"), bad[:_SHOWN], (False, False), err=True)
+    if columns:
+        say(f"{len(columns)} column(s) could not be read and were skipped:")
+        show_table(("column", "type", "reason"), columns[:_SHOWN], (False, False, False), err=True)
+    more = sum(max(0, len(found) - _SHOWN) for found in (bad, columns))
+    if more:
+        say(f"... and {more} more: storagering info {clean(manifest.name)}")

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from storagering.cli.console import format_bytes, format_number, say, show_facts, show_json, show_table
-from storagering.cli.convert import describe, summarise
+from storagering.cli.convert import describe, summarise, what_was_skipped
 from storagering.cli.parsing import Verbs, add_verb
 from storagering.errors import StorageringError
 
 if TYPE_CHECKING:
     from storagering.cache.dataset import Dataset
+    from storagering.cache.unfinished import UnfinishedBuild
     from storagering.types import Column, ColumnStatistics, Manifest
 
 _STATISTICS = ("min", "max", "mean", "std")
@@ -52,6 +53,8 @@ def run_ls(args: argparse.Namespace) -> int:
         show_table(headers, rows, (False, True, True, True, True, True, False, False, False))
     else:
         say("the cache is empty; 'storagering convert SOURCE... --name NAME' fills it")
+    for build in _unfinished():
+        say(str(build))
     return 0
 
 
@@ -76,6 +79,10 @@ def run_info(args: argparse.Namespace) -> int:
     _show_sources(manifest)
     print()
     _show_columns(manifest)
+    if manifest.skipped_sources:
+        print(f"\n{len(manifest.skipped_sources)} source(s) left out")
+        bad = [(s.url, s.reason) for s in manifest.skipped_sources]
+        show_table(("source", "reason"), bad, (False, False))
     if manifest.skipped:
         print(f"\n{len(manifest.skipped)} column(s) skipped")
         rows = [(s.name, s.typename, s.reason) for s in manifest.skipped]
@@ -107,6 +114,13 @@ def _datasets() -> Iterator[Dataset]:
             warnings.warn(f"dataset {name!r} is left out: {error}", stacklevel=2)
 
 
+def _unfinished() -> list[UnfinishedBuild]:
+    from storagering.cache.layout import open_cache
+    from storagering.config import load_settings
+
+    return open_cache(load_settings()).unfinished()
+
+
 def _document(dataset: Dataset) -> dict[str, Any]:
     manifest = dataset.manifest
     pairs = zip(manifest.schema.columns, manifest.statistics, strict=True)
@@ -116,18 +130,26 @@ def _document(dataset: Dataset) -> dict[str, Any]:
         "spec": manifest.spec,
         "sources": manifest.sources,
         "columns": [_describe_column(column, statistics) for column, statistics in pairs],
-        "skipped": manifest.skipped,
+        "parent": manifest.parent,
+        **what_was_skipped(dataset),
     }
 
 
 def _describe_column(column: Column, statistics: ColumnStatistics | None) -> dict[str, Any]:
-    about = {"name": column.name, "kind": column.kind, "dtype": column.dtype, "unit": column.unit, "doc": column.doc}
+    about: dict[str, Any] = {
+        "name": column.name,
+        "kind": column.kind,
+        "dtype": column.dtype,
+        "unit": column.unit,
+        "doc": column.doc,
+    }
+    about["mantissa_bits"] = column.mantissa_bits
     return about | {key: getattr(statistics, key, None) for key in (*_STATISTICS, *_COUNTS)}
 
 
 def _show_sources(manifest: Manifest) -> None:
     print(f"\n{len(manifest.sources):,} source file(s)")
-    width = 5 if manifest.spec.classes else 4
+    width = 5 if any(s.label for s in manifest.sources) else 4
     rows = [
         (s.url, s.tree, f"{s.entries:,}", format_bytes(s.nbytes), s.label or "")[:width]
         for s in manifest.sources[:_SOURCES_SHOWN]
@@ -140,9 +162,10 @@ def _show_sources(manifest: Manifest) -> None:
 def _show_columns(manifest: Manifest) -> None:
     found = [_describe_column(c, s) for c, s in zip(manifest.schema.columns, manifest.statistics, strict=True)]
     # Columns about rare things are shown where one of them happened.
-    rare = [key for key in ("unit", "nan_count", "inf_count", "doc") if any(column[key] for column in found)]
+    possible = ("unit", "mantissa_bits", "nan_count", "inf_count", "doc")
+    rare = [key for key in possible if any(column[key] for column in found)]
     text = ["name", "kind", "dtype", *[key for key in ("unit",) if key in rare]]
-    counts = [key for key in ("nan_count", "inf_count") if key in rare]
+    counts = [key for key in ("mantissa_bits", "nan_count", "inf_count") if key in rare]
     rows = [
         [column[key] for key in text]
         + [format_number(column[key]) for key in _STATISTICS]
@@ -150,6 +173,7 @@ def _show_columns(manifest: Manifest) -> None:
         + [column["doc"] for _ in range("doc" in rare)]
         for column in found
     ]
-    headers = [*text, *_STATISTICS, *(key.removesuffix("_count") for key in counts), *["doc"][: "doc" in rare]]
+    short = [key.removesuffix("_count").removeprefix("mantissa_") for key in counts]
+    headers = [*text, *_STATISTICS, *short, *["doc"][: "doc" in rare]]
     numeric = [False] * len(text) + [True] * (len(_STATISTICS) + len(counts)) + [False] * ("doc" in rare)
     show_table(headers, rows, numeric)

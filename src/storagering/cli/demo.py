@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _make_talk(stack: ExitStack) -> DemoTalk:
-    from storagering.cache.build import BuildProgress
+    from storagering.cache.progress import BuildProgress
     from storagering.cli.progress import ConversionBar, counting_bar
     from storagering.cli.sql import show_result
     from storagering.demo.run import DemoTalk

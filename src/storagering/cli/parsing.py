@@ -79,6 +79,23 @@ def parse_labels(labels: Sequence[Sequence[str]]) -> dict[str, list[str]]:
     return found
 
 
+def parse_precision(precisions: Sequence[str]) -> dict[str, int]:
+    """{pattern: bits} from every ``--precision PATTERN=BITS``.
+
+    Raises:
+        InputError: one is not PATTERN=BITS, or a pattern comes twice.
+    """
+    found: dict[str, int] = {}
+    for text in precisions:
+        pattern, _, bits = (part.strip() for part in text.rpartition("="))
+        if not pattern or not bits.isdecimal():
+            raise InputError(f"--precision {text!r}: write PATTERN=BITS, e.g. --precision 'Jet_*=10'")
+        if pattern in found:
+            raise InputError(f"--precision {pattern}: given twice")
+        found[pattern] = int(bits)
+    return found
+
+
 def parse_definitions(definitions: Sequence[str]) -> dict[str, str]:
     """{name: expression} from every ``--define NAME=EXPR``.
 

@@ -11,19 +11,20 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from storagering.cache.build import BuildProgress
+from storagering.cache.progress import BuildProgress
 from storagering.cli.console import clean, say
 
 
 class ConversionBar(BuildProgress):
-    """A bar of the entries converted, with their rate.
+    """A bar of the entries converted or written, with their rate.
 
     Attributes:
         started: whether anything had to be converted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, what: str = "converting") -> None:
         self.started = False
+        self._what = what
         self._progress = _bar("{task.fields[rate]}")
         self._task: TaskID | None = None
         self._since = 0.0
@@ -44,7 +45,7 @@ class ConversionBar(BuildProgress):
         self.started = True
         self._since, self._entries, self._bytes = time.perf_counter(), 0, 0
         if self._task is not None:
-            self._progress.reset(self._task, description="converting", total=total_entries)
+            self._progress.reset(self._task, description=self._what, total=total_entries)
 
     def advance(self, entries: int, decoded_bytes: int) -> None:
         """Move on."""

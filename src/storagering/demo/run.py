@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from storagering.api import convert
-from storagering.cache.build import BuildProgress
 from storagering.cache.dataset import Dataset, open_dataset
 from storagering.cache.layout import open_cache
+from storagering.cache.progress import BuildProgress
 from storagering.catalog.query import sql
 from storagering.config import Settings, load_settings
 from storagering.demo.jets import make_jet_files, served

@@ -1,0 +1,101 @@
+"""Appending sources to a published dataset: a new version that shares the chunks of the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from storagering.cache.build import PROCESSES, Job, check_unchanged, run_job
+from storagering.cache.layout import Cache
+from storagering.cache.progress import BuildProgress
+from storagering.cache.publish import extend_dataset
+from storagering.cache.selection import is_labelled
+from storagering.errors import CacheError, SpecError
+from storagering.files import remove_directory
+from storagering.formats.source import Location
+from storagering.types import ConversionSpec, Manifest, OnBadSource
+
+
+@dataclass(frozen=True)
+class Addition:
+    """What is to be appended to a dataset.
+
+    Attributes:
+        sources: (URL without secrets, class name or None) and where that is.
+    """
+
+    name: str
+    sources: Sequence[tuple[tuple[str, str | None], Location]] = field(repr=False)
+    on_bad_source: OnBadSource = "fail"
+    scheduler: str = PROCESSES
+
+
+def append_sources(cache: Cache, addition: Addition, progress: BuildProgress) -> tuple[Manifest, bool]:
+    """Convert those sources that the dataset does not have yet, in the way that it was made.
+
+    Sources that were left out as bad before are tried again.
+
+    Returns:
+        The manifest, and whether this call made it a new version.
+
+    Raises:
+        NotFoundError: there is no such dataset.
+        SpecError: a class name is missing, or not what it was.
+        SchemaError: a column is missing or of another type, naming file and column.
+        SourceChangedError: a source that is in the dataset has changed since.
+        StorageringError: as `build_dataset`; the dataset is then as it was.
+    """
+    name = addition.name
+    cache.manifest(name)
+    with suppress(CacheError):
+        cache.reclaim()
+    lock = cache.build_lock(name)
+    lock.acquire(cache.settings.lock_timeout_seconds, progress.tell)
+    try:
+        old = cache.manifest(name)
+        new = _new_sources(old, addition)
+        if not new:
+            return old, False
+        if known := len(addition.sources) - len(new):
+            progress.tell(f"{known:,} of {len(addition.sources):,} sources are in the dataset already")
+        spec = _spec_of(old, [source for source, _ in new])
+        part = replace(
+            spec,
+            sources=tuple(source for source, _ in new),
+            on_bad_column="fail",  # a dataset's columns are all there in all of its versions
+            on_bad_source=addition.on_bad_source,
+        )
+        job = Job(name, part, [location for _, location in new], addition.scheduler, old)
+        with cache.staging(name, job.key) as staging:
+            manifest = extend_dataset(old, spec, run_job(cache, job, staging, progress), cache.path(name))
+            remove_directory(staging)
+        return manifest, True
+    finally:
+        lock.release()
+
+
+def _new_sources(old: Manifest, addition: Addition) -> list[tuple[tuple[str, str | None], Location]]:
+    if any(":" in friend for friend in old.spec.friends):
+        raise SpecError(f"dataset {old.name!r} has friends in files of their own: convert all of it again")
+    labelled = is_labelled(old.spec)
+    bad = {source.url for source in old.skipped_sources}
+    present = {url: label for url, label in old.spec.sources if url not in bad}
+    for (url, label), _ in addition.sources:
+        if labelled and label is None:
+            classes = ", ".join(map(repr, old.spec.classes))
+            raise SpecError(f"{url} needs a class: --label CLASS=SOURCE; dataset {old.name!r} has {classes}")
+        if label is not None and not labelled:
+            raise SpecError(f"dataset {old.name!r} has no classes: append {url} without --label")
+        if present.get(url, label) != label:
+            raise SpecError(f"{url} is in dataset {old.name!r} already, as class {present[url]!r}")
+    check_unchanged(old, [location for (url, _), location in addition.sources if url in present])
+    return [(source, location) for source, location in addition.sources if source[0] not in present]
+
+
+def _spec_of(old: Manifest, new: Sequence[tuple[str, str | None]]) -> ConversionSpec:
+    """What the new version is made of; new classes are counted on."""
+    urls = {url for url, _ in new}
+    sources = (*(source for source in old.spec.sources if source[0] not in urls), *new)
+    classes = dict.fromkeys((*old.spec.classes, *(label for _, label in new if label is not None)))
+    return replace(old.spec, sources=sources, classes=tuple(classes))

@@ -1,0 +1,122 @@
+"""The finished tasks of a build, kept in its staging folder: the next run takes them from there.
+
+A task is known by a hash of all that its chunks depend on, not by its number: a plan that was cut anew
+because a file went takes what still fits.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+
+from storagering.cache.chunks import BuiltChunk
+from storagering.cache.manifest import software
+from storagering.cache.messages import BuildContext, Task
+from storagering.cache.unfinished import record_path
+from storagering.errors import StorageringError
+from storagering.files import map_file, read_file, remove_file, replace_file
+from storagering.types import SourceFile, Span, sha256_hex
+
+BuiltChunks = tuple[BuiltChunk, ...]
+
+_LIMIT_BYTES = 1 << 30
+_THIS_RUN = secrets.token_hex(8)
+
+
+def key_tasks(context: BuildContext, tasks: Iterable[Task]) -> list[Task]:
+    """The tasks with their keys: hashes of what is read, of how, and by which release."""
+    spec = replace(context.spec, sources=(), on_bad_column="skip", on_bad_source="skip")
+    common = sha256(msgspec.json.encode((software(), spec, context.schema, context.read_names), order="sorted"))
+    states = [msgspec.json.encode(_state_of(file)) for file in context.sources]
+
+    def key(task: Task) -> str:
+        digest = common.copy()
+        for piece in task.pieces:
+            digest.update(states[piece.source] + msgspec.json.encode((piece.start, piece.stop)))
+        return digest.hexdigest()[:24]
+
+    return [replace(task, key=key(task)) for task in tasks]
+
+
+def _state_of(file: SourceFile) -> SourceFile:
+    """The file as far as its chunks depend on it; one that does not tell its version is another in each run."""
+    return replace(file, version=file.version or file.checksum or _THIS_RUN, verified=False)
+
+
+@dataclass(frozen=True)
+class _Record:
+    pieces: tuple[Span, ...]
+    chunks: BuiltChunks
+
+
+class FinishedTasks:
+    """The records and chunk files of one staging folder, which the caller holds the lock of."""
+
+    def __init__(self, staging: Path) -> None:
+        self._staging = staging
+
+    def find(self, tasks: Sequence[Task]) -> dict[int, BuiltChunks]:
+        """Task number -> chunks, for every task that is finished and sound; what is not is removed."""
+        found: dict[int, BuiltChunks] = {}
+        files = self._files()
+        for task in tasks:
+            try:
+                found[task.number] = self._take(task)
+            except (StorageringError, msgspec.MsgspecError, ValueError):
+                _unlink(files.get(task.key, []))
+        return found
+
+    def keep(self, task: Task, built: BuiltChunks) -> None:
+        """Note that a task is finished; its chunk files are on the disk already."""
+        body = msgspec.json.encode(_Record(task.pieces, built))
+        replace_file(record_path(self._staging, task.key), sha256_hex(body).encode() + b"\n" + body)
+
+    def discard(self, task: Task) -> None:
+        """Remove what an unfinished task has written."""
+        _unlink(self._files().get(task.key, []))
+
+    def keep_only(self, tasks: Collection[Task]) -> None:
+        """Remove whatever belongs to other tasks."""
+        keys = {task.key for task in tasks}
+        for key, paths in self._files().items():
+            if key not in keys:
+                _unlink(paths)
+
+    def _files(self) -> dict[str, list[Path]]:
+        """Key -> its record and chunk files, whole or not."""
+        files: dict[str, list[Path]] = {}
+        for path in self._staging.glob("task-*"):
+            files.setdefault(path.name.removesuffix(".json").split("-")[1], []).append(path)
+        return files
+
+    def _take(self, task: Task) -> BuiltChunks:
+        digest, _, body = read_file(record_path(self._staging, task.key), _LIMIT_BYTES).partition(b"\n")
+        if sha256_hex(body).encode() != digest:
+            raise ValueError(task.key)
+        record = msgspec.json.decode(body, type=_Record)
+        for item in record.chunks:
+            data = map_file(self._staging / item.chunk.file, item.chunk.nbytes)
+            if sha256(data).hexdigest() != item.chunk.digest:
+                raise ValueError(item.chunk.file)
+        numbers = {old.source: new.source for old, new in zip(record.pieces, task.pieces, strict=True)}
+        return renumber(record.chunks, numbers)
+
+
+def renumber(chunks: BuiltChunks, numbers: dict[int, int]) -> BuiltChunks:
+    """The chunks with other numbers of their sources (old -> new)."""
+
+    def moved(item: BuiltChunk) -> BuiltChunk:
+        spans = tuple(replace(span, source=numbers[span.source]) for span in item.chunk.spans)
+        return replace(item, chunk=replace(item.chunk, spans=spans))
+
+    return tuple(moved(item) for item in chunks)
+
+
+def _unlink(paths: Sequence[Path]) -> None:
+    for path in paths:
+        remove_file(path)

@@ -1,0 +1,90 @@
+"""What an interrupted build left in its staging folder: how far it came, for people and for cleaning up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from storagering.errors import StorageringError
+from storagering.files import read_file, replace_file
+
+_OUTLINE_NAME = "outline.json"
+_LIMIT_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Outline:
+    """The work of one build, in short.
+
+    Attributes:
+        parent: digest of the version that is appended to, '' for a dataset of its own.
+        sources: number of source files.
+        tasks: key of each task -> numbers of the sources that it reads.
+    """
+
+    name: str
+    parent: str
+    sources: int
+    tasks: dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class UnfinishedBuild:
+    """How far a build came.
+
+    Attributes:
+        files: number of source files that need not be read again, and of all.
+        tasks: the same of tasks.
+    """
+
+    name: str
+    files: tuple[int, int]
+    tasks: tuple[int, int]
+    appends: bool
+
+    @property
+    def extent(self) -> str:
+        """How much is done, in words."""
+        done, total = self.files
+        return f"{done:,} of {total:,} files" if done else f"{self.tasks[0]:,} of {self.tasks[1]:,} parts"
+
+    def __str__(self) -> str:
+        what = "an unfinished append" if self.appends else "unfinished"
+        return f"{self.name}: {what}, {self.extent}; run the same command to go on"
+
+
+def record_path(staging: Path, key: str) -> Path:
+    """Where the record of a finished task lies."""
+    return staging / f"task-{key}.json"
+
+
+def holds_finished_work(staging: Path) -> bool:
+    """Whether a task is finished there."""
+    return any(staging.glob("task-*.json"))
+
+
+def write_outline(staging: Path, outline: Outline) -> None:
+    """Note what is to be done, for `read_outline`."""
+    replace_file(staging / _OUTLINE_NAME, msgspec.json.encode(outline))
+
+
+def read_outline(staging: Path) -> Outline | None:
+    """What was to be done; None where nothing tells."""
+    try:
+        return msgspec.json.decode(read_file(staging / _OUTLINE_NAME, _LIMIT_BYTES), type=Outline)
+    except (StorageringError, msgspec.MsgspecError):
+        return None
+
+
+def count_finished(staging: Path) -> UnfinishedBuild | None:
+    """How far the build in that folder came, None if nothing in it is of use."""
+    outline = read_outline(staging)
+    if outline is None or not holds_finished_work(staging):
+        return None
+    todo = [sources for key, sources in outline.tasks.items() if not record_path(staging, key).exists()]
+    missing = {source for sources in todo for source in sources}
+    files = outline.sources - len(missing), outline.sources
+    tasks = len(outline.tasks) - len(todo), len(outline.tasks)
+    return UnfinishedBuild(outline.name, files, tasks, bool(outline.parent))
