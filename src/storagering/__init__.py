@@ -10,18 +10,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from storagering.api import convert
+    from storagering.api import append, convert
     from storagering.cache.dataset import Dataset, open_dataset
     from storagering.catalog.query import sql
     from storagering.errors import StorageringError
+    from storagering.exporting import copy, export
+    from storagering.formats.inspect import inspect
 
 __version__ = "0.1.0"
-__all__ = ["Dataset", "StorageringError", "convert", "open_dataset", "sql"]
+__all__ = ["Dataset", "StorageringError", "append", "convert", "copy", "export", "inspect", "open_dataset", "sql"]
 
 _HOMES = {
     "Dataset": "storagering.cache.dataset",
     "StorageringError": "storagering.errors",
+    "append": "storagering.api",
     "convert": "storagering.api",
+    "copy": "storagering.exporting",
+    "export": "storagering.exporting",
+    "inspect": "storagering.formats.inspect",
     "open_dataset": "storagering.cache.dataset",
     "sql": "storagering.catalog.query",
 }
