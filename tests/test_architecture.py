@@ -18,7 +18,8 @@ MAY_IMPORT = {
     "models": GROUND,
     "training": GROUND | {"formats", "cache", "loaders", "models"},
     "api": GROUND | {"formats", "cache", "catalog"},
-    "testing": GROUND | {"formats", "cache", "catalog", "loaders", "models", "training", "api"},
+    "exporting": GROUND | {"formats", "cache"},
+    "testing": GROUND | {"formats", "cache", "catalog", "loaders", "models", "training", "api", "exporting"},
     "demo": GROUND | {"formats", "cache", "catalog", "loaders", "models", "training", "api", "testing"},
 }
 TORCH_PLACES = ("loaders/torch.py", "models/", "training/", "testing/bench.py", "demo/")
@@ -85,7 +86,17 @@ def test_loaders_never_open_the_catalog() -> None:
 def test_public_names() -> None:
     import storagering
 
-    assert storagering.__all__ == ["Dataset", "StorageringError", "convert", "open_dataset", "sql"]
+    assert storagering.__all__ == [
+        "Dataset",
+        "StorageringError",
+        "append",
+        "convert",
+        "copy",
+        "export",
+        "inspect",
+        "open_dataset",
+        "sql",
+    ]
     assert all(getattr(storagering, name) is not None for name in storagering.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nope'"):
         _ = storagering.nope
