@@ -1,11 +1,11 @@
 """Fixtures for every test: a cache of its own, and the sample files beside the checkout."""
 
 import os
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.corpus import report
 
 _DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -34,12 +34,23 @@ def shared_data() -> Path:
     pytest.skip(reason)
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--corpus-report FILE``: where to write what became of the sample files."""
+    parser.addoption("--corpus-report", metavar="FILE", help="write what became of the files of tests/corpus as JSON")
+
+
+def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
     """What became of the sample files of `tests/corpus`, where these were run."""
-    counts: Counter[str] = Counter()
-    for report in terminalreporter.getreports("passed"):
-        counts.update(dict(report.user_properties).get("corpus", {}))
-    if counts:
-        terminalreporter.section("real ROOT files, every tree converted and compared with uproot")
-        for name, number in sorted(counts.items(), key=lambda item: (item[0].partition(",")[0], -item[1])):
-            terminalreporter.write_line(f"{number:8,}  {name}")
+    properties = [dict(report.user_properties) for report in terminalreporter.getreports("passed")]
+    results = [found["corpus"] for found in properties if "corpus" in found]
+    if not results:
+        return
+    summary = report.summarise(results)
+    terminalreporter.section("real ROOT files, every tree converted and compared with uproot")
+    path = config.getoption("--corpus-report")
+    for line in report.lines(summary) if path else report.lines(summary)[len(results) + 2 :]:
+        terminalreporter.write_line(line)
+    if exitstatus != pytest.ExitCode.OK:
+        terminalreporter.write_line("some tests failed: their files are not counted here")
+    elif path:
+        report.write(summary, Path(path))
