@@ -24,6 +24,7 @@ def test_a_checksum_is_compared_and_recorded(run: Command, toy: Path, checksum: 
     assert run("convert", toy, "--name", "toys", "--checksum", checksum).code == 0
     [source] = open_dataset("toys").manifest.sources
     assert (source.checksum, source.verified) == (checksum, True)
+    assert "adler32" in run("info", "toys").out
 
 
 def test_a_wrong_checksum_is_3(run: Command, toy: Path, checksum: str) -> None:

@@ -15,7 +15,7 @@ from storagering.errors import StorageringError
 if TYPE_CHECKING:
     from storagering.cache.dataset import Dataset
     from storagering.cache.unfinished import UnfinishedBuild
-    from storagering.types import Column, ColumnStatistics, Manifest
+    from storagering.types import Column, ColumnStatistics, Manifest, SourceFile
 
 _STATISTICS = ("min", "max", "mean", "std")
 _COUNTS = ("count", "nan_count", "inf_count", "zero_count")
@@ -149,14 +149,22 @@ def _describe_column(column: Column, statistics: ColumnStatistics | None) -> dic
 
 def _show_sources(manifest: Manifest) -> None:
     print(f"\n{len(manifest.sources):,} source file(s)")
-    width = 5 if any(s.label for s in manifest.sources) else 4
     rows = [
-        (s.url, s.tree, f"{s.entries:,}", format_bytes(s.nbytes), s.label or "")[:width]
+        (s.url, s.tree, f"{s.entries:,}", format_bytes(s.nbytes), _verified(s), s.label or "")
         for s in manifest.sources[:_SOURCES_SHOWN]
     ]
-    show_table(("file", "tree", "entries", "size", "class")[:width], rows, (False, False, True, True, False)[:width])
+    headers = ("file", "tree", "entries", "size", "verified", "class")
+    width = 6 if any(s.label for s in manifest.sources) else 5
+    show_table(headers[:width], [row[:width] for row in rows], (False, False, True, True, False, False)[:width])
     if len(manifest.sources) > _SOURCES_SHOWN:
         print(f"... and {len(manifest.sources) - _SOURCES_SHOWN:,} more: --json lists all")
+
+
+def _verified(source: SourceFile) -> str:
+    """What says that the file was read as it was written."""
+    if not source.verified:
+        return "no"
+    return source.checksum.partition(":")[0] or "in itself"
 
 
 def _show_columns(manifest: Manifest) -> None:
