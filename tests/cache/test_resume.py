@@ -160,7 +160,9 @@ def test_what_was_left_is_checked_before_it_is_used(files: list[str], opened: Ca
     whole = build(files, name="whole")
     interrupt(files, 10)
     (staging,) = (p for p in (opened.root / "staging").iterdir() if p.is_dir())
-    chunks, records = sorted(staging.glob("task-*.zip")), sorted(staging.glob("task-*.json"))
+    records = sorted(staging.glob("task-*.json"))
+    finished = {path.stem.split("-")[1] for path in records}
+    chunks = sorted(path for path in staging.glob("task-*.zip") if path.name.split("-")[1] in finished)
     flipped = bytearray(chunks[0].read_bytes())
     flipped[100] ^= 1
     chunks[0].write_bytes(flipped)

@@ -38,9 +38,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def start(source: Path) -> "subprocess.Popen[bytes]":
+def start(source: Path, script: str = SCRIPT) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(source)],
+        [sys.executable, "-c", script, str(source)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
@@ -132,6 +132,7 @@ def test_a_conversion_killed_at_any_moment(source: Path, tmp_path: Path, seed: i
         halfway += any(path.is_dir() for path in (cache.root / "staging").iterdir())
         if published := check_absent_or_whole(cache):
             survived += 1
+            duration *= 0.9  # the machine was slower when it was measured
         if published or number % 6 == 0:
             assert forks.run() == whole
             assert not leftovers(cache)
@@ -174,7 +175,8 @@ def test_workers_end_when_their_parent_does(source: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_conversion_leaves_nothing_but_finished_work(source: Path, number: signal.Signals) -> None:
-    process = start(source)
+    slowly = SCRIPT.replace("100_000", "10_000")
+    process = start(source, slowly)
     while process.poll() is None and not psutil.Process(process.pid).children():
         time.sleep(0.005)
     os.killpg(process.pid, number)  # as a terminal does
@@ -185,7 +187,7 @@ def test_an_interrupted_conversion_leaves_nothing_but_finished_work(source: Path
     assert not cache.names()
     if number == signal.SIGINT and leftovers(cache):
         assert [build.name for build in cache.unfinished()] == ["toy"]
-    assert start(source).communicate(timeout=60)[0]
+    assert start(source, slowly).communicate(timeout=60)[0]
     assert check_absent_or_whole(cache)
     assert not leftovers(cache)
 

@@ -33,14 +33,17 @@ def describe_numbers(numbers: Array) -> ColumnStatistics:
     """Statistics of a one-dimensional array, in float64."""
     if numbers.dtype.kind == "b":
         return _describe_bools(numbers.size, int(np.count_nonzero(numbers)))
+    if not numbers.size:
+        return ColumnStatistics()
     finite, nans, infinities = numbers, 0, 0
-    if numbers.dtype.kind == "f" and numbers.size and not np.isfinite([numbers.min(), numbers.max()]).all():
+    low, high = numbers.min(), numbers.max()
+    if numbers.dtype.kind == "f" and not (np.isfinite(low) and np.isfinite(high)):
         finite = numbers[np.isfinite(numbers)]
         nans = int(np.isnan(numbers).sum())
         infinities = numbers.size - finite.size - nans
-    if not finite.size:
-        return ColumnStatistics(numbers.size, nans, infinities)
-    low, high = finite.min(), finite.max()
+        if not finite.size:
+            return ColumnStatistics(numbers.size, nans, infinities)
+        low, high = finite.min(), finite.max()
     zeros = int(np.count_nonzero(finite == 0)) if low <= 0 <= high else 0
     mean, squares = _moments(finite)
     if not (np.isfinite(mean) and np.isfinite(squares)):  # doubles near the end of their range

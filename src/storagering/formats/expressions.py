@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from storagering.errors import SpecError, nearest_names
 from storagering.formats import functions as fn
+from storagering.formats.syntax import parse_python
 
 MAX_TEXT = 100_000
 MAX_NESTING = 100
@@ -160,13 +161,13 @@ class _Parser:
         if not source:
             raise SpecError("it is empty")
         try:
-            tree = ast.parse(source, mode="eval")
+            tree = parse_python(source)
         except (SyntaxError, ValueError) as error:
             hint = "; compare with ==" if re.search(r"[^=!<>]=[^=]", source) else ""
             raise SpecError(f"it cannot be read: {getattr(error, 'msg', 'it is not proper text')}{hint}") from error
         except (RecursionError, MemoryError) as error:
             raise SpecError("it is nested too deeply or has too many terms; split it into several") from error
-        return self.operand(tree.body)
+        return self.operand(tree)
 
     def _rewrite(self) -> str:
         """The text for Python's parser: one line, with placeholders for names that are not plain identifiers."""

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from storagering.errors import SpecError
+from storagering.formats.syntax import parse_python
 
 _MODULES = {"np", "numpy", "ak", "awkward", "math"}
 _CONSTANTS = {"pi": math.pi, "e": math.e}
@@ -110,7 +111,7 @@ def translate_selection(what: str, text: str) -> str:
 def names_in(text: str) -> tuple[str, ...]:
     """The variables of an expression of weaver's, in order of appearance."""
     try:
-        tree = ast.parse(" ".join(text.split()), mode="eval")
+        tree = parse_python(" ".join(text.split()))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ()
     called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
@@ -125,7 +126,7 @@ class _Translator:
     def __init__(self, what: str, text: str) -> None:
         self._what, self._text = what, " ".join(text.split())
         try:
-            tree = ast.parse(self._text, mode="eval").body
+            tree = parse_python(self._text)
             self.value = self._visit(tree)
             self.truth = self._condition(tree)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:

@@ -25,6 +25,7 @@ from storagering.formats.readers.hierarchy import Hierarchy, HierarchyColumn, Hi
 from storagering.formats.readers.hierarchy_tables import find_table
 from storagering.formats.readers.names import check_names, check_no_tree
 from storagering.formats.readers.zip_members import Extent, ZipMember, zip_members
+from storagering.formats.syntax import parse_python
 from storagering.types import Array
 
 _MAGIC = b"\x93NUMPY"
@@ -172,7 +173,7 @@ def _read_header(head: bytes, nbytes: int, url: str) -> _Header:
     if size > _MAX_HEADER_BYTES:
         raise LimitExceededError(f"{shown}: the header of an array claims {size:,} bytes")
     text = head[8 + width : size].decode("utf-8" if head[6] == 3 else "latin-1")
-    said = ast.literal_eval(text.strip())
+    said = ast.literal_eval(parse_python(text.strip()))
     shape, dtype = said["shape"], npy_format.descr_to_dtype(said["descr"])
     if not isinstance(shape, tuple) or not all(isinstance(n, int) and 0 <= n < 1 << 62 for n in shape):
         raise CorruptDataError(f"{shown}: an array cannot be of shape {shape}")
