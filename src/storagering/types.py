@@ -204,7 +204,7 @@ class Chunk:
 
     Attributes:
         raw_bytes: size decoded.
-        digest: sha256 of the file: its name among nodes.
+        digest: BLAKE3 of the file: its name among nodes.
         trusted_from: the bytes from here to the end of the file are covered by ``checksum`` and checked
             when the file is opened; those before are covered by checksums inside that region.
         checksum: XXH3-64 (hex) of that region.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from storagering.cache.statistics import Statistics, describe_batch
-from storagering.cache.store import chunk_store
+from storagering.cache.store import chunk_store, digest_of
 from storagering.files import write_new
 from storagering.formats.batches import cut_batch, join_batches, size_of
 from storagering.formats.precision import round_batch
@@ -74,9 +73,6 @@ class ChunkWriter:
         batch = round_batch(join_batches(self._schema, waiting))
         encoded = self._store.encode(batch, self._spec.profile)
         file = f"{self._prefix}-{len(self.built):04d}{self._store.suffix}"
-        digest = hashlib.sha256()
-        for piece in encoded.pieces:
-            digest.update(piece)
         write_new(self._staging / file, *encoded.pieces)
         chunk = Chunk(
             start=0,
@@ -84,7 +80,7 @@ class ChunkWriter:
             file=file,
             nbytes=encoded.nbytes,
             raw_bytes=size_of(batch),
-            digest=digest.hexdigest(),
+            digest=digest_of(*encoded.pieces),
             trusted_from=encoded.trusted_from,
             checksum=encoded.checksum,
             spans=spans,

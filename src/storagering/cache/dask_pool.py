@@ -25,6 +25,7 @@ from storagering.cache.finished import renumber
 from storagering.cache.manifest import software
 from storagering.cache.messages import BuildContext, Task, decode_path, decode_reply, encode_reply, read_by
 from storagering.cache.run import Run
+from storagering.cache.store import digest_of
 from storagering.cache.worker import run_task
 from storagering.errors import (
     ChecksumError,
@@ -35,7 +36,6 @@ from storagering.errors import (
     WorkerDiedError,
 )
 from storagering.files import redact_text, safe_join, write_new
-from storagering.types import sha256_hex
 
 #: Tasks that are given out for each thread of a worker: one to do, and one that waits.
 _TASKS_PER_THREAD = 2
@@ -148,7 +148,7 @@ class _RemoteCrew:
             self._run.failed(task, error)
             return
         for item, data in zip(built, files, strict=True):
-            if sha256_hex(data) != item.chunk.digest:
+            if digest_of(data) != item.chunk.digest:
                 raise ChecksumError(f"{item.chunk.file} was damaged on its way from a worker of {self._address}")
             write_new(safe_join(Path(self._context.staging), item.chunk.file), data)
         self._run.done(task, built)

@@ -17,6 +17,7 @@ import msgspec
 from storagering.cache.chunks import BuiltChunk
 from storagering.cache.manifest import software
 from storagering.cache.messages import BuildContext, Task
+from storagering.cache.store import digest_of
 from storagering.cache.unfinished import record_path
 from storagering.errors import StorageringError
 from storagering.files import map_file, read_file, remove_file, replace_file
@@ -101,7 +102,7 @@ class FinishedTasks:
         record = msgspec.json.decode(body, type=_Record)
         for item in record.chunks:
             data = map_file(self._staging / item.chunk.file, item.chunk.nbytes)
-            if sha256(data).hexdigest() != item.chunk.digest:
+            if digest_of(data) != item.chunk.digest:
                 raise ValueError(item.chunk.file)
         numbers = {old.source: new.source for old, new in zip(record.pieces, task.pieces, strict=True)}
         return renumber(record.chunks, numbers)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 import xxhash
+from blake3 import blake3
 
 from storagering.errors import ChecksumError
 from storagering.types import Array, Batch, Chunk, Profile, Schema, StoreFormat
@@ -85,6 +86,14 @@ def read_batch(reader: ChunkReader, schema: Schema, num_entries: int) -> Batch:
 def checksum_of(data: bytes | memoryview) -> str:
     """XXH3-64 as hex digits."""
     return xxhash.xxh3_64_hexdigest(data)
+
+
+def digest_of(*pieces: bytes | memoryview) -> str:
+    """BLAKE3 of a chunk file, as hex digits: as strong as sha256 and three times as fast on one core."""
+    digest = blake3()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def damaged(path: Path, where: str, why: str = "its bytes changed on disk") -> ChecksumError:

@@ -9,6 +9,7 @@ index on, the index's checksums cover the rest, zip headers included: no byte is
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -125,13 +126,18 @@ def _group_metadata(attributes: dict[str, Any]) -> dict[str, Any]:
     return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
 
 
+@cache
+def _name_of(dtype: np.dtype[Any]) -> str:
+    return str(dtype)
+
+
 def _array_metadata(array: Array, codecs: tuple[dict[str, Any], ...], attributes: dict[str, Any]) -> dict[str, Any]:
     fill: Any = {"b": False, "c": [0.0, 0.0], "f": 0.0}.get(array.dtype.kind, 0)
     return {
         "zarr_format": 3,
         "node_type": "array",
         "shape": list(array.shape),
-        "data_type": str(array.dtype),
+        "data_type": _name_of(array.dtype),
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [max(1, n) for n in array.shape]}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "fill_value": fill,

@@ -20,10 +20,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from storagering.cache.store import ChunkStore, read_batch
+from storagering.cache.store import ChunkStore, digest_of, read_batch
 from storagering.errors import ChecksumError, CorruptDataError, TruncatedError
 from storagering.formats.forms import assign_keys, describe_column, to_awkward, to_batch
-from storagering.types import Array, Batch, Chunk, Profile, sha256_hex
+from storagering.types import Array, Batch, Chunk, Profile
 
 PROFILES: tuple[Profile, ...] = ("small", "fast")
 _REAL = ("bool", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8")
@@ -42,7 +42,7 @@ def write_chunk(store: ChunkStore, path: Path, batch: Batch, profile: Profile = 
     encoded = store.encode(batch, profile)
     path.write_bytes(encoded.data)
     raw = sum(a.nbytes for arrays in batch.arrays.values() for a in arrays)
-    digest = sha256_hex(encoded.data)
+    digest = digest_of(encoded.data)
     return Chunk(
         0, len(batch), path.name, len(encoded.data), raw, digest, encoded.trusted_from, encoded.checksum, spans=()
     )
