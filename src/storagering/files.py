@@ -34,8 +34,12 @@ from storagering.errors import (
 )
 
 _SECRET_KEY = re.compile(
-    r"authz|token|secret|signature|^sig$|password|credential|^x-amz-|^x-goog-|^xrdcl\.|api_?key", re.I
+    r"^auth$|authz|authoriz|token|jwt|macaroon|secret|signature|(^|_)sig$|passw|^pass$|pwd|credential|policy|"
+    r"(access|api)_?key|^key$|^sas$|^cap\.|^x-amz-|^x-goog-|^xrdcl\.",
+    re.I,
 )
+_CHAIN = re.compile(r"::(?=[A-Za-z][\w+.-]*://)")
+_URL = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\"<>]+")
 _LOCK_POLL_SECONDS = 0.02
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 
@@ -155,18 +159,37 @@ def publish_directory(staging: Path, target: Path) -> bool:
     return True
 
 
+def check_target(target: Path, *, replace: bool) -> None:
+    """Whether a file or folder may be published under a name.
+
+    Raises:
+        OutputError: something is there, and ``replace`` is not given or it is a folder that no export made.
+    """
+    if not os.path.lexists(target):
+        return
+    if not replace:
+        raise OutputError(f"{target} is there already; choose another name, or replace it with --force")
+    try:
+        foreign = target.is_dir() and not target.is_symlink() and not (target / "zarr.json").is_file()
+        if foreign and any(target.iterdir()):
+            raise OutputError(f"{target} is a folder that no export made; choose another name")
+    except OSError as error:
+        if isinstance(error, StorageringError):
+            raise
+        raise OutputError(f"{target}: cannot look into it: {error.strerror or error}") from error
+
+
 def publish_path(hidden: Path, target: Path, *, replace: bool) -> None:
     """Sync a complete file or folder to disk and give it its name, in the same folder, by one rename.
 
     Raises:
-        OutputError: the target exists and ``replace`` is not given, or the disk refuses.
+        OutputError: the target must stay (see `check_target`), or the disk refuses.
     """
     try:
         for path in hidden.rglob("*") if hidden.is_dir() else ():
             _sync(path)
         _sync(hidden)
-        if os.path.lexists(target) and not replace:
-            raise OutputError(f"{target} is there already; choose another name, or replace it with --force")
+        check_target(target, replace=replace)
         if target.is_dir() and not target.is_symlink():  # no rename replaces a folder that is not empty
             remove_directory(target)
         elif hidden.is_dir():
@@ -321,10 +344,15 @@ class FileLock:
 
 
 def redact_url(url: str) -> str:
-    """The URL without user info and without tokens or signatures in its query."""
+    """The URL without user info and without tokens or signatures in its query; each one of a chain (``a::b``)."""
     if "://" not in url:
         return url
-    parts = urlsplit(url)
+    if len(chain := _CHAIN.split(url)) > 1:
+        return "::".join(map(redact_url, chain))
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # no proper URL, which opening it will tell
+        return re.sub(r"//[^/@]*@", "//", url.partition("?")[0])
     query = urlencode([(k, v) for k, v in parse_qsl(parts.query, keep_blank_values=True) if not _SECRET_KEY.search(k)])
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
 
@@ -338,11 +366,21 @@ def redact_text(text: str, *urls: str) -> str:
     return text
 
 
+def redact_urls_in(text: str) -> str:
+    """``text`` with all URLs in it redacted, as those that a server redirects to."""
+    return _URL.sub(lambda match: redact_url(match[0]), text)
+
+
 def _secrets_of(url: str) -> set[str]:
     """What must not be shown of a URL, also as libraries quote it anew."""
     if "://" not in url:
         return set()
-    parts = urlsplit(url)
+    if len(chain := _CHAIN.split(url)) > 1:
+        return set[str]().union(*map(_secrets_of, chain))
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return {url.partition("?")[2]} - {""}
     user, _, password = parts.netloc.rpartition("@")[0].partition(":")
     values = [v for k, v in parse_qsl(parts.query, keep_blank_values=True) if _SECRET_KEY.search(k)]
     found = {parts.query, parts.fragment, f"{user}:{password}", password, *values}

@@ -287,3 +287,16 @@ def test_what_carries_checksums_says_so(
     path = write_tree(tmp_path / "x.root", {"x": make(5000)}, 2000, compression)
     with closing(open_tree(path)) as source:
         assert source.self_checked is expected
+
+
+def test_little_of_large_baskets_takes_little_memory(tmp_path: Path) -> None:
+    """A basket is unpacked whole; what is not wanted of it must not stay."""
+    columns = {f"c{n}": np.full(1_000_000, n, np.float64) for n in range(3)}
+    path = write_tree(tmp_path / "large.root", columns, compression=uproot.ZSTD(1))
+    with closing(open_source(path, None, load_settings())) as source:
+        for name, array in source.read(list(columns), 10, 1010).items():
+            values = ak.to_numpy(array)
+            assert values.tolist() == columns[name][:1000].tolist()
+            while isinstance(values.base, np.ndarray):
+                values = values.base
+            assert values.nbytes < 100_000

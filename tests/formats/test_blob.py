@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from storagering.config import load_settings
-from storagering.errors import NotFoundError, SourceChangedError, TruncatedError
+from storagering.errors import FormatError, NotFoundError, SourceChangedError, TruncatedError
 from storagering.formats.blob import BlobFile, LocalBlob, open_blob
 from storagering.formats.source import Location
 
@@ -88,3 +88,10 @@ def test_as_a_file(path: Path) -> None:
         assert file.seek(100) == 100
         assert file.seek(-1, io.SEEK_CUR) == 99
         assert file.read(2) == CONTENT[99:101]
+
+
+def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+    """Opening one would wait for a writer."""
+    os.mkfifo(tmp_path / "pipe.root")
+    with pytest.raises(FormatError, match=r"pipe\.root is neither a file nor a folder"):
+        open_blob(Location(str(tmp_path / "pipe.root")), load_settings())

@@ -19,6 +19,7 @@ from storagering.config import load_settings
 from storagering.errors import ChecksumError, CorruptDataError, InternalError
 from storagering.formats.readers import open_source
 from storagering.formats.readers.pages import list_pages
+from storagering.formats.readers.rntuple import NtupleSource
 from storagering.formats.source import Source
 from storagering.testing.toys import toy_columns, write_toy_rntuple
 
@@ -234,3 +235,17 @@ def test_only_the_clusters_asked_for_are_read_and_each_page_once(tmp_path: Path)
         assert {n: str(a.type) for n, a in empty.items()} == {n: f"0 * {got[n].type.content}" for n in columns}
         with pages.served([]), pytest.raises(InternalError, match=re.escape("bytes 0 to 4 were not fetched")):
             pages.read_ranges([(0, 4)])
+
+
+def test_clusters_larger_than_what_is_kept(tmp_path: Path) -> None:
+    """A cluster that is read in parts is kept, unless it is larger than that."""
+    columns = toy_columns(ENTRIES)
+    write_toy_rntuple(tmp_path / "toy.root", entries=ENTRIES)
+    with closing(open_source(str(tmp_path / "toy.root"), None, load_settings())) as source:
+        assert isinstance(source, NtupleSource)
+        source._cache = uproot.cache.LRUArrayCache(2000)
+        for start in range(0, ENTRIES, 50):
+            for names in (["Jet_pt"], ["Jet_pt", "Jet_eta", "event"]):
+                found = source.read(names, start, start + 50)
+                for name in names:
+                    assert found[name].to_list() == ak.Array(columns[name])[start : start + 50].to_list()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from storagering.config import Settings
-from storagering.errors import SourceChangedError, TruncatedError
+from storagering.errors import FormatError, SourceChangedError, TruncatedError
 from storagering.formats.remote.errors import source_errors
 from storagering.formats.remote.options import scheme_of
 from storagering.formats.source import Location
@@ -60,6 +60,8 @@ class LocalBlob:
     def __init__(self, path: Path) -> None:
         self.url = str(path)
         with source_errors(self.url):
+            if not (path.is_file() or path.is_dir()) and path.exists():
+                raise FormatError(f"{path} is neither a file nor a folder")
             self._file = path.open("rb")
             found = os.fstat(self._file.fileno())
             self.size, self.version = found.st_size, str(found.st_mtime)

@@ -29,7 +29,7 @@ _KEY = struct.Struct(">ihiIhh")  # bytes, version, bytes unpacked, date, bytes o
 _HEAD = struct.Struct(">Hiiii")  # version, buffer, size of an entry or of the offsets, entries, end of the entries
 _HEAD_FROM_END = _HEAD.size + 1
 _ALIGNMENT = 64
-#: ROOT's buffers hold no more.
+#: ROOT itself writes none that are larger.
 _MAX_BASKET_BYTES = 1 << 30
 
 
@@ -87,6 +87,8 @@ def describe_branch(name: str, branch: Any) -> BasketColumn | None:
     of_objects = layout[2] is not None and branch.name.endswith("fBits")
     if of_objects:  # the bits of a TObject take two bytes more where it is referenced
         return None
+    if layout[3] and branch.has_member("fIOFeatures") and branch.member("fIOFeatures").member("fIOBits"):
+        return None  # places that are to be computed from text
     number = branch._num_normal_baskets
     try:
         entries = np.asarray(branch.entry_offsets, np.int64)
@@ -168,6 +170,8 @@ class BasketRead:
             raise UnusualBasketError
         self._count = sum(bytes_in) // self._each
         self.room = Arena.room(self._count * self._each)
+        entries = sum(self._entries())
+        self.is_mostly_unwanted = self.room > 1 << 20 and 2 * (stop - start) < entries
 
     def _entries(self) -> list[int]:
         """Entries of each basket."""
@@ -287,11 +291,13 @@ def _strip(column: BasketColumn, data: Array, places: Array, each: int) -> tuple
 def _string_headers(data: Array, places: Array, header: int) -> Array:
     """Bytes before the text of each string: a header, and one or five for the length, which must be right."""
     begins, sizes = places[:-1] + header, np.diff(places) - header
-    if sizes.min(initial=1) < 1:
+    if sizes.min(initial=0) < 0:
         raise ValueError("its strings do not fill their basket")
-    long = data[begins] == 255
-    skip = np.where(long, 5, 1)
-    told = data[begins].astype(np.int64)
+    some = sizes > 0  # ROOT stores nothing at all for an empty C string
+    told = np.zeros(len(sizes), np.int64)
+    told[some] = data[begins[some]]
+    long = told == 255
+    skip = np.where(long, 5, some.astype(np.int64))
     if long.any():
         if (sizes[long] < 5).any():
             raise ValueError("its strings do not fill their basket")

@@ -102,14 +102,14 @@ def list_pages(model: Any, clusters: Iterable[int], columns: Iterable[int]) -> I
         links = model.page_link_list[cluster]
         for column, field in fields.items():
             if column < len(links):  # columns that were added to the model later are not in the first clusters
-                for page in links[_stored_column(model, links, column)].pages:
+                for page in links[stored_column(model, links, column)].pages:
                     start, size = int(page.locator.offset), int(page.locator.num_bytes)
                     yield Page(field, cluster, column, start, start + size, bool(page.has_checksum))
 
 
 def stored_fields(model: Any) -> dict[int, Storage]:
     """Top-level field number -> how all its physical columns together are stored."""
-    tops = [_field_numbers(model, column)[-1] for column in range(len(model.column_records))]
+    tops = [field_numbers(model, column)[-1] for column in range(len(model.column_records))]
     settings: dict[int, set[int]] = {top: set() for top in tops}
     sums: dict[int, list[int]] = {top: [0, 0, 0] for top in tops}
     for links in model.page_link_list:
@@ -126,13 +126,23 @@ def stored_fields(model: Any) -> dict[int, Storage]:
     }
 
 
-def _stored_column(model: Any, links: Any, column: int) -> int:
-    """The column that this cluster has instead, where a field may be stored in several ways."""
+def alternatives_of(model: Any, column: int) -> list[int]:
+    """All columns that hold what this one does, each in its way (a field's representations), itself included."""
+    field = model.column_records[column].field_id
+    ways: dict[int, list[int]] = {}
+    for number, record in enumerate(model.column_records):
+        if record.field_id == field:
+            ways.setdefault(record.repr_idx, []).append(number)
+    place = next(numbers.index(column) for numbers in ways.values() if column in numbers)
+    return [numbers[place] for numbers in ways.values()]
+
+
+def stored_column(model: Any, links: Any, column: int) -> int:
+    """The one of a column's alternatives that a cluster has."""
     if not links[column].suppressed:
         return column
-    field = model.column_records[column].field_id
-    alternatives = (n for n, record in enumerate(model.column_records) if record.field_id == field)
-    return next((n for n in alternatives if n < len(links) and not links[n].suppressed), column)
+    others = (n for n in alternatives_of(model, column) if n < len(links) and not links[n].suppressed)
+    return next(others, column)
 
 
 def _is_sound(data: memoryview) -> bool:
@@ -141,10 +151,10 @@ def _is_sound(data: memoryview) -> bool:
 
 
 def _field_path(model: Any, column: int) -> str:
-    return ".".join(model.field_records[number].field_name for number in reversed(_field_numbers(model, column)))
+    return ".".join(model.field_records[number].field_name for number in reversed(field_numbers(model, column)))
 
 
-def _field_numbers(model: Any, column: int) -> list[int]:
+def field_numbers(model: Any, column: int) -> list[int]:
     """The field of a physical column and those that it is part of, up to the top."""
     number = model.column_records[column].field_id
     numbers = [number]

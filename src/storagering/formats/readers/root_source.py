@@ -32,6 +32,8 @@ class RootSource(Source):
     def __init__(self, blob: Blob, tree: str, model: Any, file: Any) -> None:
         self.url, self.tree, self._model, self._file = blob.url, tree, model, file
         self.entries = int(model.num_entries)
+        if self.entries < 0:
+            raise CorruptDataError(f"{redact_url(blob.url)}: {tree!r} claims {self.entries} entries; fetch it again")
         self.nbytes, self.version, self.checksum = blob.size, blob.version, blob.checksum
         self.columns: dict[str, str] = {}
         self.repeated: list[str] = []
@@ -98,9 +100,18 @@ def compression_name(setting: int) -> str:
     return f"{_ALGORITHMS.get(algorithm, f'algorithm {algorithm}')} {level}" if setting > 0 and level else ""
 
 
+def plain_text(text: Any) -> str:
+    """Text of a file as proper text; what is not UTF-8 is taken for Latin-1, as old code has written it."""
+    stored = str(text or "").encode(errors="surrogateescape")
+    try:
+        return stored.decode()
+    except UnicodeDecodeError:
+        return stored.decode("latin-1")
+
+
 def typename_of(item: Any) -> str:
     """The C++ type of a branch or field, as uproot names it."""
     try:
-        return str(item.typename)
+        return plain_text(item.typename)
     except Exception:  # noqa: BLE001  (uproot raises KeyError and others on exotic leaves)
         return "unknown"

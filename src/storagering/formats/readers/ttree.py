@@ -28,7 +28,7 @@ from storagering.formats.readers.baskets import (
     is_checked,
 )
 from storagering.formats.readers.names import check_names
-from storagering.formats.readers.root_source import RootSource, compression_name, typename_of
+from storagering.formats.readers.root_source import RootSource, compression_name, plain_text, typename_of
 from storagering.formats.remote.options import scheme_of
 from storagering.formats.source import Storage
 from storagering.types import Array, Batch, Schema
@@ -44,7 +44,7 @@ class TreeSource(RootSource):
 
     def __init__(self, blob: Blob, tree: str, model: Any, file: Any) -> None:
         super().__init__(blob, tree, model, file)
-        self.title = str(model.title or "")
+        self.title = plain_text(model.title)
         self._blob = blob
         self._together = bool(scheme_of(blob.url))  # one request instead of many
         self._plans: dict[str, BasketColumn | None] = {}
@@ -53,12 +53,12 @@ class TreeSource(RootSource):
         self._bare_names = Counter(branch.name for branch in model.itervalues(recursive=True))
         for name, branch in model.iteritems(recursive=True):
             if not _is_group(branch):
-                self._branches[_unused(name, self._branches)] = branch
+                self._branches[_unused(plain_text(name), self._branches)] = branch
         self.columns = {n: typename_of(b) for n, b in self._branches.items()}
 
     def doc(self, name: str) -> str:
         branch = self._branches[name]
-        title = str(branch.title or "")
+        title = plain_text(branch.title)
         says_nothing = _LEAFLIST.fullmatch(title) or _DIMENSIONS.sub("", title) == branch.name
         return "" if says_nothing else title
 
@@ -78,7 +78,10 @@ class TreeSource(RootSource):
         for name in names:
             branch = self._branches[name]
             if branch.num_baskets:
-                own = {int(offset) for offset in branch.entry_offsets}
+                try:
+                    own = {int(offset) for offset in branch.entry_offsets}
+                except ValueError:  # baskets that do not add up; reading it will tell
+                    continue
                 common = own if common is None else common & own
         return sorted({0, self.entries} | {e for e in common or () if 0 < e < self.entries})
 
@@ -91,9 +94,10 @@ class TreeSource(RootSource):
 
     def read(self, names: Sequence[str], start: int, stop: int) -> dict[str, Any]:
         check_names(names, self.columns, self.url)
+        plans = {n: self._plan(n) for n in names}
         decoded = self._decode(names, start, stop)
         others = super().read([n for n in names if n not in decoded], start, stop)
-        return {n: _as_awkward(self._plans[n], decoded[n]) if n in decoded else others[n] for n in names}
+        return {n: _as_awkward(plans[n], decoded[n]) if n in decoded else others[n] for n in names}
 
     def read_batch(self, schema: Schema, start: int, stop: int) -> Batch:
         decoded = self._decode([c.name for c in schema.columns if self._form_of(c.name) == c.form], start, stop)
@@ -104,7 +108,7 @@ class TreeSource(RootSource):
     def _plan(self, name: str) -> BasketColumn | None:
         if name not in self._plans:
             branch = self._branches[name]
-            known = _interpretation(branch) in ("AsDtype", "AsJagged", "AsStrings")
+            known = _interpretation(branch) in ("AsDtype", "AsJagged", "AsStrings") and not self._is_short(branch)
             self._plans[name] = describe_branch(name, branch) if known else None
         return self._plans[name]
 
@@ -129,12 +133,14 @@ class TreeSource(RootSource):
             data = [next(stored) for _ in ranges[name]]
             with self._unless_unusual(name):
                 reads[name] = BasketRead(plan, start, stop, data, redact_url(self.url))
-        arena = Arena(sum(read.room for read in reads.values()))
+        arena = Arena(sum(read.room for read in reads.values() if not read.is_mostly_unwanted))
         decoded: dict[str, tuple[Array, ...]] = {}
         shared: dict[tuple[int, int], list[Array]] = {}
         for name, read in reads.items():
             with self._unless_unusual(name):
-                *offsets, values = read.decode(arena)
+                own = Arena(read.room) if read.is_mostly_unwanted else arena
+                *offsets, values = read.decode(own)
+                values = values if own is arena else values.copy()
                 decoded[name] = (*(_share(o, shared) for o in offsets), values)
         return decoded
 
@@ -160,7 +166,13 @@ class TreeSource(RootSource):
             )
         return {n: read[n] if n in read else self._read_one(self._branches[n], start, stop) for n in names}
 
+    def _is_short(self, branch: Any) -> bool:
+        """A branch that was not filled as often as the tree."""
+        return int(branch.num_entries) < self.entries
+
     def _read_one(self, branch: Any, start: int, stop: int) -> Any:
+        if self._is_short(branch):
+            raise _MisreadError(f"it has {branch.num_entries:,} entries, its tree {self.entries:,}")
         if not _is_object(branch):
             return branch.array(entry_start=start, entry_stop=stop, library="ak")
         try:
@@ -171,7 +183,12 @@ class TreeSource(RootSource):
 
     def _is_unique(self, name: str) -> bool:
         branch = self._branches[name]
-        return self._bare_names[branch.name] == 1 and "/" not in name and not _is_object(branch)
+        return (
+            not self._is_short(branch)
+            and self._bare_names[branch.name] == 1
+            and "/" not in name
+            and not _is_object(branch)
+        )
 
 
 def _unused(name: str, taken: Container[str]) -> str:

@@ -19,7 +19,7 @@ from storagering.errors import (
     TruncatedError,
     UnreachableError,
 )
-from storagering.files import redact_text, redact_url
+from storagering.files import redact_text, redact_url, redact_urls_in
 
 #: Modules whose exceptions are about servers, though they are no OSErrors.
 _CLIENTS = ("aiohttp", "botocore", "aiobotocore")
@@ -62,7 +62,7 @@ def map_source_error(error: BaseException, url: str) -> StorageringError:
     if isinstance(error, FileNotFoundError) and error.__cause__ is not None and is_far_end(error.__cause__):
         error = error.__cause__  # fsspec calls every failure of a first HTTP request that
     shown = redact_url(url)
-    text = redact_text(" ".join(str(error).split()), url)[:500] or type(error).__name__
+    text = redact_urls_in(redact_text(" ".join(str(error).split()), url))[:500] or type(error).__name__
     code = _XROOTD_CODE.search(text)
     status = getattr(error, "status", None)
     absent = isinstance(error, FileNotFoundError) or _ABSENT_TEXT.search(text)

@@ -7,8 +7,8 @@ import atexit
 import os
 import re
 import ssl
-from collections.abc import Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -98,7 +98,7 @@ class HTTPBlob:
     async def _get(self, wanted: Range) -> _Answer:
         start, stop = wanted
         headers = {"Range": f"bytes={start}-{stop - 1}"}
-        async with self._request("GET", headers) as response:
+        async with self._response("GET", headers) as response:
             where = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
             version = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
             if response.status == 416 and where:
@@ -146,11 +146,19 @@ class HTTPBlob:
 
     async def _digest(self) -> str:
         wanted = "adler32, crc32c, md5, sha-256"
-        async with self._request("HEAD", {"Want-Digest": wanted, "Want-Repr-Digest": "sha-256=1, md5=1"}) as response:
+        async with self._response("HEAD", {"Want-Digest": wanted, "Want-Repr-Digest": "sha-256=1, md5=1"}) as response:
             if response.status != 200:
                 return ""
             stated = response.headers
             return http_digest(stated.get("Digest", "")) or http_digest(stated.get("Repr-Digest", ""))
+
+    @asynccontextmanager
+    async def _response(self, method: str, headers: dict[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer, as far as its headers: these may come at a drip, and with redirects each time anew."""
+        async with AsyncExitStack() as stack:
+            async with asyncio.timeout(self._settings.connect_timeout_seconds + self._settings.request_timeout_seconds):
+                response = await stack.enter_async_context(self._request(method, headers))
+            yield response
 
     def _request(self, method: str, headers: dict[str, str]) -> Any:
         settings = self._settings
