@@ -13,9 +13,14 @@ import yaml
 from tests.formats.weaver_files import AK4, AK15, CONFIGS, JETCLASS, MASS, TOP, write_jets
 
 from storagering.api import convert
+from storagering.cache.weaver import with_weaver
 from storagering.cli import main
-from storagering.errors import SchemaError, SpecError
+from storagering.config import load_settings
+from storagering.errors import CorruptDataError, SchemaError, SpecError
+from storagering.formats.readers.ttree import TreeSource
+from storagering.formats.source import Location
 from storagering.formats.weaver import read_weaver
+from storagering.types import ConversionSpec
 
 JETS = 3000
 
@@ -152,6 +157,45 @@ def test_the_same_weights_from_many_files_and_workers(tmp_path: Path, monkeypatc
         manifests.append(dataset.manifest)
     assert manifests[0] == manifests[1]
     assert convert(paths, name="jets", weaver=tmp_path / "data.yaml", chunk_bytes=20_000).manifest == manifests[1]
+
+
+def test_bad_sources_are_left_out_of_the_weights(tmp_path: Path, jets: str) -> None:
+    bad = tmp_path / "bad.root"
+    bad.write_bytes(Path(jets).read_bytes()[:3000])
+    (tmp_path / "data.yaml").write_text(AK15)
+    good = convert(jets, name="good", weaver=tmp_path / "data.yaml").manifest
+    with pytest.raises(CorruptDataError, match=r"bad\.root"):
+        convert([str(bad), jets], name="x", weaver=tmp_path / "data.yaml")
+    made = convert([str(bad), jets], name="x", weaver=tmp_path / "data.yaml", on_bad_source="skip").manifest
+    assert [source.url for source in made.skipped_sources] == [str(bad)]
+    assert made.spec.define == good.spec.define
+    with pytest.raises(CorruptDataError, match=r"bad\.root"):
+        convert(str(bad), name="y", weaver=tmp_path / "data.yaml", on_bad_source="skip")
+
+
+def test_the_first_look_reads_only_what_it_needs(tmp_path: Path, jets: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: set[str] = set()
+    read = TreeSource.read
+
+    def note(self: TreeSource, names: Any, start: int, stop: int) -> dict[str, Any]:
+        asked.update(names)
+        return read(self, names, start, stop)
+
+    monkeypatch.setattr(TreeSource, "read", note)
+    (tmp_path / "data.yaml").write_text(MASS.replace("selection: jet_tightId", ""))
+    spec = with_weaver(ConversionSpec(((jets, None),)), tmp_path / "data.yaml", [Location(jets)], load_settings())
+    assert spec.define[-1][0] == "weight"
+    assert asked == {"jet_pt", "jet_eta", "label_QCD", "label_Hbb"}
+
+
+def test_only_training_demands_one_class_for_each_entry(tmp_path: Path, jets: str) -> None:
+    (tmp_path / "data.yaml").write_text(TOP.replace("1-label", "(1-label) * (jet_pt>500)"))
+    with pytest.raises(SpecError, match="no class"):
+        convert(jets, name="train", weaver=tmp_path / "data.yaml")
+    arrays = convert(jets, name="test", weaver=read_weaver(tmp_path / "data.yaml", test=True), columns=["label_Tbqq"])
+    arrays = arrays.arrays()
+    want = np.argmax([arrays.label_Tbqq, ~arrays.label_Tbqq & (arrays.jet_pt > 500)], axis=0)
+    assert np.array_equal(arrays.label, want)
 
 
 def test_what_is_given_beside_the_configuration_is_added(tmp_path: Path, jets: str) -> None:

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from tests.formats.expression_columns import COLUMNS, MET, PT, check, refusal
 
+from storagering.formats.arithmetic import pick
+
 CASTS = ["float32", "float64", "int32", "int64"]
 
 
@@ -27,6 +29,18 @@ def test_class_of() -> None:
     assert "belongs to no class" in refusal("class_of(n == 1, n == 2)")
     assert "belongs to several classes" in refusal("class_of(n < 3, n > 1)")
     assert "takes 2 argument(s), not 1" in refusal("class_of(flag)")
+
+
+def test_largest_of() -> None:
+    check("largest_of(met, 2.5 - x, n - 1)", np.argmax([MET, 2.5 - COLUMNS["x"], COLUMNS["n"] - 1], axis=0))
+    check("largest_of(flag, 1 - flag, flag)", np.array([0, 1, 0]))
+    check("largest_of(n == 7, n == 8)", np.array([0, 0, 0]))
+
+
+def test_numbers_that_were_dropped_are_not_looked_up() -> None:
+    kept = ak.Array([[0, 1], [-1], [1]])[np.array([True, False, True])]
+    assert pick(kept, 1.5, 2.5).to_list() == [[1.5, 2.5], [2.5]]
+    check("pick(Jet_id[Jet_id < 3], 7, 8, 9)", ak.Array([[8, 9], [], []]))
 
 
 def test_bins_and_tables() -> None:

@@ -98,7 +98,7 @@ def test_the_table_of_functions() -> None:
     names = """abs sqrt cbrt exp exp2 log log2 log10 log1p expm1 sin cos tan arcsin arccos arctan arctan2 sinh cosh tanh
         arcsinh arccosh arctanh hypot floor ceil trunc round sign ones_like zeros_like nan_to_num clip class_of bin_of
         pick minimum maximum where isnan isinf isfinite deltaphi deltar fill num any all sum prod min max mean std
-        argmin argmax firsts count_nonzero sort"""
+        largest_of argmin argmax firsts count_nonzero sort"""
     assert sorted(FUNCTIONS) == sorted([*names.split(), *CASTS])
 
 

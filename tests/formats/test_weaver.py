@@ -57,6 +57,8 @@ def read(tmp_path: Path, text: str, **options: Any) -> WeaverConfig:
             "ak.num(x[good])",
         ),
         *("x[:, :2]", "ak.values_astype(pt, 'float64')", "ak.to_numpy(pt) - np.float32(n)", "(n == 3) ^ flag", "1 - n"),
+        *("np.nan_to_num(ak.mean(x, axis=1))", "ak.std(y, axis=1)", "~(ak.mean(x, axis=1) > 12)", "np.nan * pt"),
+        *("np.asarray(n, dtype='float32') / 2", "np.array(n, np.float64) / 3", "np.asarray(pt)"),
         *("np.less(n, 2)", "np.arctan2(y, pt)", "math.e + pt", "np.exp(-y) * True", "(n << 2) | 1", "np.arcsinh(y)"),
     ],
 )
@@ -97,14 +99,18 @@ def test_expressions_mean_the_same(text: str) -> None:
         ("__import__('os').system('true')", "no counterpart"),
         ("(lambda: 3)()", "no counterpart"),
         ("np.sqrt(x, out=x)", "takes no keywords"),
+        ("np.asarray(n, 'float16')", "has no counterpart"),
+        ("np.array(n, dtype='int8')", "takes no keywords"),
+        ("ak.to_numpy(n, False)", "has no counterpart"),
         ("1j", "no constant"),
         ("a +", "is not an expression"),
         ("(" * 500 + "n" + ")" * 500, "is not an expression"),
     ],
 )
 def test_what_has_no_counterpart_is_named(text: str, message: str) -> None:
-    with pytest.raises(SpecError, match=message):
+    with pytest.raises(SpecError, match=message) as caught:
         translate("new variable 'v'", text)
+    assert ("is not an expression" in str(caught.value)) == (message == "is not an expression")
 
 
 def test_selections_are_true_or_false() -> None:
@@ -161,6 +167,7 @@ def test_testing_has_its_own_selection_and_no_weights(tmp_path: Path) -> None:
     assert test.selection == "((abs(jet_eta) < 4.7) & (jet_pt > 10))"
     assert dict(train.define)["weight"] == "weight * jet_class_weight"
     assert "weight" not in dict(test.define)
+    assert dict(test.define)["label"] == "largest_of(label_b, label_c, label_udsg, label_pu)"
     assert train.monitor_variables == ("jet_pt",)
     assert read(tmp_path, TOP, test=True).selection == read(tmp_path, TOP).selection
 

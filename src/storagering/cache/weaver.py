@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from storagering.cache.messages import is_bad_source
 from storagering.cache.pruning import PrunedReader
 from storagering.cache.selection import Selection, is_labelled
 from storagering.config import Settings
-from storagering.errors import SpecError
+from storagering.errors import SpecError, StorageringError
 from storagering.formats.expressions import parse_expression
 from storagering.formats.readers import open_source
 from storagering.formats.source import Location, Source
@@ -62,19 +63,35 @@ def with_weaver(
 def _find_tables(
     reweighting: Reweighting, spec: ConversionSpec, locations: Sequence[Location], settings: Settings
 ) -> dict[str, tuple[float, ...]]:
+    counts: list[dict[str, Array]] = []
+    failure: StorageringError | None = None
+    for location in locations:
+        try:
+            counts.append(_count(location, reweighting, spec, settings))
+        except StorageringError as error:
+            if spec.on_bad_source == "fail" or not is_bad_source(error):
+                raise
+            failure = failure or error
+    if failure is not None and not counts:
+        raise failure
+    total = {name: sum(count[name] for count in counts) for name in reweighting.classes}
+    weights = weigh(reweighting, {name: np.asarray(count, np.float32) for name, count in total.items()})
+    # The shortest text that gives the same float32 again.
+    return {name: tuple(float(str(number)) for number in table.reshape(-1)) for name, table in weights.items()}
+
+
+def _count(location: Location, reweighting: Reweighting, spec: ConversionSpec, settings: Settings) -> dict[str, Array]:
+    """The number of selected entries of each class in every bin."""
     (x, x_edges), (y, y_edges) = reweighting.variables
     counts = {name: np.zeros((len(x_edges) - 1, len(y_edges) - 1)) for name in reweighting.classes}
     names = list(dict.fromkeys((x, y, *reweighting.classes)))
-    for location in locations:
-        with closing(open_source(location, spec.tree, settings)) as source:
-            for columns in _read(source, spec, names):
-                values = [_inside(columns[name], edges, reweighting) for name, edges in reweighting.variables]
-                for name, found in counts.items():
-                    own = columns[name] == 1
-                    found += np.histogram2d(values[0][own], values[1][own], bins=[x_edges, y_edges])[0]
-    weights = weigh(reweighting, {name: found.astype(np.float32) for name, found in counts.items()})
-    # The shortest text that gives the same float32 again.
-    return {name: tuple(float(str(number)) for number in table.reshape(-1)) for name, table in weights.items()}
+    with closing(open_source(location, spec.tree, settings)) as source:
+        for columns in _read(source, spec, names):
+            values = [_inside(columns[name], edges, reweighting) for name, edges in reweighting.variables]
+            for name, count in counts.items():
+                own = columns[name] == 1
+                count += np.histogram2d(values[0][own], values[1][own], bins=[x_edges, y_edges])[0]
+    return counts
 
 
 def _inside(values: Array, edges: Sequence[float], reweighting: Reweighting) -> Array:
@@ -85,7 +102,8 @@ def _read(source: Source, spec: ConversionSpec, names: list[str]) -> Iterator[di
     """The named columns of the selected entries, step by step."""
     available = list(source.columns)
     selection = Selection(replace(spec, define=_needed(spec, available, names)), available)
-    reader = PrunedReader(source, selection, available, names)
+    needed = {*selection.source_names, *names}
+    reader = PrunedReader(source, selection, [name for name in available if name in needed], names)
     bounds = np.asarray(source.boundaries(selection.source_names or names[:1]))
     start = 0
     while start < source.entries:

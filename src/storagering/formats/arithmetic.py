@@ -58,6 +58,15 @@ def class_of(*flags: Any) -> Any:
     return number - np.int64(1)
 
 
+def largest_of(*values: Any) -> Any:
+    """The number of the largest argument, counted from 0; of the first of these if several are alike."""
+    best, number = values[0], np.int64(0)
+    for i, value in enumerate(values[1:], 1):
+        larger = value > best
+        best, number = _choose(larger)(larger, value, best), _choose(larger)(larger, np.int64(i), number)
+    return number
+
+
 def bin_of(x: Any, *edges: Any) -> Any:
     """The number of the bin that holds x, counted from 0; what lies outside belongs to the first or last bin.
 
@@ -104,7 +113,7 @@ def _on_numbers(function: Any, x: Any) -> Any:
     def action(layout: Any, **_: Any) -> Any:
         return ak.contents.NumpyArray(function(np.asarray(layout.data))) if layout.is_numpy else None
 
-    return ak.transform(action, x)
+    return ak.transform(action, ak.to_packed(x))  # or the function sees numbers of entries that were dropped
 
 
 def _choose(value: Any) -> Any:

@@ -6,7 +6,6 @@ that ``Expression.evaluate`` walks.
 """
 
 import ast
-import math
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -221,8 +220,8 @@ class _Parser:
         return _checked(node.value)
 
     def name(self, node: ast.Name) -> Any:
-        if node.id == "pi" and "pi" not in self.known:
-            return fn.Const(math.pi)
+        if node.id in fn.CONSTANTS and node.id not in self.known:
+            return fn.Const(fn.CONSTANTS[node.id])
         return self._resolve([self._written(node.id)])
 
     def _written(self, identifier: str) -> str:

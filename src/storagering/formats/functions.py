@@ -5,6 +5,7 @@ masked inside each entry only. Everything raises ``SpecError`` for what cannot b
 awkward and NumPy pass through, and ``expressions`` names the expression in them.
 """
 
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -234,6 +235,8 @@ COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
 }
 UNARY: dict[str, Callable[[Any], Any]] = {"UAdd": operator.pos, "USub": operator.neg, "Invert": _invert}
 
+#: Names of constants; a column of the same name hides one.
+CONSTANTS = {"pi": math.pi, "nan": math.nan}
 _ONE_ARGUMENT = """sqrt cbrt exp exp2 log log2 log10 log1p expm1 sin cos tan arcsin arccos arctan sinh cosh tanh
     arcsinh arccosh arctanh floor ceil trunc sign isnan isinf isfinite ones_like zeros_like nan_to_num"""
 _REDUCTIONS = "num any all sum prod min max argmin argmax firsts count_nonzero"
@@ -249,6 +252,7 @@ FUNCTIONS: dict[str, Function] = {
     "fill": Function(_fill, 2, kind="fill"),
     "clip": Function(arithmetic.clip, 3),
     "class_of": Function(arithmetic.class_of, 2, more=True),
+    "largest_of": Function(arithmetic.largest_of, 2, more=True),
     "bin_of": Function(arithmetic.bin_of, 3, more=True),
     "pick": Function(arithmetic.pick, 2, more=True),
     **{name: Function(arithmetic.cast(name)) for name in ("float32", "float64", "int32", "int64")},

@@ -103,7 +103,8 @@ def read_weaver(path: str | Path, *, test: bool = False) -> WeaverConfig:
     """The data configuration in a YAML file.
 
     Args:
-        test: for testing rather than training: with ``test_time_selection``, if there is one, and without weights.
+        test: for testing rather than training: with ``test_time_selection``, if there is one, without weights, and
+            with entries of no class or several, which count as the first that is largest.
 
     Raises:
         SpecError: it is not one, or an expression in it has no counterpart here (names the variable).
@@ -209,7 +210,8 @@ class _Reader:
                 raise SpecError(f"labels of type simple name two classes or more, not {list(classes)}")
             for name in classes:
                 self._resolve(names_in(name))
-            self._ours[LABEL] = f"class_of({', '.join(translate('labels', name) for name in classes)})"
+            number = "largest_of" if self._test else "class_of"  # only training demands one class for each entry
+            self._ours[LABEL] = f"{number}({', '.join(translate('labels', name) for name in classes)})"
             return classes, (LABEL,)
         if labels["type"] != "custom":
             raise SpecError(f"labels are of type simple or custom, not {labels['type']!r}")

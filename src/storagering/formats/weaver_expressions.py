@@ -15,7 +15,7 @@ from storagering.errors import SpecError
 from storagering.formats.syntax import parse_python
 
 _MODULES = {"np", "numpy", "ak", "awkward", "math"}
-_CONSTANTS = {"pi": math.pi, "e": math.e}
+_CONSTANTS = {"pi": math.pi, "e": math.e, "nan": math.nan}
 _OPERATORS: dict[type[ast.operator], str] = {
     ast.Add: "+",
     ast.Sub: "-",
@@ -85,6 +85,9 @@ _REDUCTIONS = {
 }
 _TRUTHS = {"isnan", "isinf", "isfinite", "any", "all", "logical_not", *_LOGICAL}
 _UNWRAPPED = {"to_numpy", "asarray", "array", "Array", "to_packed"}
+_CASTS = {"values_astype", "asarray", "array"}
+#: What Awkward Array makes NaN for an empty list, where our own functions have no value.
+_NAN_IF_EMPTY = {"mean", "std"}
 
 
 def translate(what: str, text: str) -> str:
@@ -129,6 +132,8 @@ class _Translator:
             tree = parse_python(self._text)
             self.value = self._visit(tree)
             self.truth = self._condition(tree)
+        except SpecError:  # a ValueError, too
+            raise
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise SpecError(f"{what}: {text[:200]!r} is not an expression ({getattr(error, 'msg', error)})") from error
 
@@ -157,7 +162,7 @@ class _Translator:
         return called or constant or isinstance(node, ast.Compare)
 
     def _name(self, node: ast.Name) -> str:
-        return f"`{node.id}`" if not node.id.isascii() or node.id == "pi" else node.id
+        return f"`{node.id}`" if not node.id.isascii() or node.id in ("pi", "nan") else node.id
 
     def _constant(self, node: ast.Constant) -> str:
         if not isinstance(node.value, bool | int | float | str) or (isinstance(node.value, str) and "'" in node.value):
@@ -200,10 +205,12 @@ class _Translator:
         args = node.args
         if name in _REDUCTIONS:
             return self._reduction(node, name)
-        if name in _UNWRAPPED and args:
+        if name in _UNWRAPPED and len(args) == 1 and not node.keywords:
             return self._visit(args[0])
-        if name == "values_astype" and len(args) == 2 and isinstance(args[1], ast.Constant) and not node.keywords:
-            kind = {"float": "float64", "int": "int64"}.get(str(args[1].value), str(args[1].value))
+        kinds = [*args[1:], *(keyword.value for keyword in node.keywords if keyword.arg == "dtype")]
+        if name in _CASTS and len(kinds) == 1 and len(args) + len(node.keywords) == 2:
+            kind = ast.unparse(kinds[0]).strip("'").rpartition(".")[2]
+            kind = {"float": "float64", "int": "int64"}.get(kind, kind)
             if kind in ("float32", "float64", "int32", "int64"):
                 return f"{kind}({self._visit(args[0])})"
         if node.keywords or any(isinstance(arg, ast.Starred) for arg in args):
@@ -236,7 +243,8 @@ class _Translator:
         if not node.args or len(node.args) > 2 or axis not in ("1", "-1"):
             raise self._refuse(node, "combines entries: only axis=1, inside each entry, can be had")
         options = "".join(f", ascending={ast.unparse(k.value)}" for k in node.keywords if k.arg == "ascending")
-        return f"{'num' if name == 'count' else name}({self._visit(node.args[0])}{options})"
+        value = f"{'num' if name == 'count' else name}({self._visit(node.args[0])}{options})"
+        return f"fill({value}, nan)" if name in _NAN_IF_EMPTY else value
 
 
 def _function_name(node: ast.expr) -> str:
