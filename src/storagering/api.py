@@ -93,9 +93,7 @@ def convert(
         ChecksumError: a source is not what its checksum says.
         CacheError: the cache cannot be written.
     """
-    settings = settings or load_settings()
-    if workers is not None:
-        settings = replace(settings, workers=workers)
+    settings = _settings(settings, workers)
     if chunk_bytes < 1 << 12:
         raise SpecError(f"chunk_bytes={chunk_bytes} is too small; use at least 4096, better some MiB")
     resolved = resolve_sources(_with_labels(sources, labels), settings)
@@ -116,6 +114,7 @@ def convert(
         on_bad_source=on_bad_source,
         friends=friend_names,
         precision=tuple((precision or {}).items()),
+        fill_absent_chunks=settings.fill_absent_chunks,
     )
     if weaver is not None:
         spec = with_weaver(spec, weaver, locations, settings)
@@ -156,9 +155,7 @@ def append(
         SchemaError: a column of the dataset is missing or of another type, naming file and column.
         StorageringError: as `convert`; the dataset is then as it was.
     """
-    settings = settings or load_settings()
-    if workers is not None:
-        settings = replace(settings, workers=workers)
+    settings = _settings(settings, workers)
     cache = open_cache(settings)
     friends = cache.manifest(name).spec.friends
     resolved = resolve_sources(_with_labels(sources, labels), settings)
@@ -173,12 +170,21 @@ def append(
     return Dataset(cache.path(name), manifest)
 
 
+def _settings(settings: Settings | None, workers: int | None) -> Settings:
+    settings = settings or load_settings()
+    if workers is None:
+        return settings
+    if workers < 1:
+        raise SpecError(f"workers={workers}: workers is a number of processes, at least 1")
+    return replace(settings, workers=workers)
+
+
 def _enter_into_catalog(cache: Cache, manifest: Manifest, progress: BuildProgress) -> None:
     """The dataset is complete without; DuckDB is imported only here."""
     from storagering.catalog.index import index_dataset
 
     try:
-        index_dataset(cache, manifest)
+        index_dataset(cache, manifest.name)
     except CacheError as error:
         progress.tell(f"dataset {manifest.name!r} is complete; a later query enters it into the catalog ({error})")
 

@@ -154,6 +154,7 @@ class ConversionSpec:
         chunk_bytes: decoded size aimed at for one chunk.
         friends: further trees of the same entries, whose columns are added.
         precision: (pattern of columns, mantissa bits to keep), the first that matches counts.
+        fill_absent_chunks: whether chunks that a Zarr or HDF5 source has not are its fill value, or an error.
     """
 
     sources: tuple[tuple[str, str | None], ...]
@@ -170,6 +171,7 @@ class ConversionSpec:
     on_bad_source: OnBadSource = "fail"
     friends: tuple[str, ...] = ()
     precision: tuple[tuple[str, int], ...] = ()
+    fill_absent_chunks: bool = False
     version: int = FORMAT_VERSION
 
 

@@ -170,6 +170,15 @@ def test_what_is_there_already_is_left_out(files: list[str]) -> None:
         append("x", [files[0], files[0]])
 
 
+def test_what_is_there_under_another_path_is_left_out(files: list[str], tmp_path: Path) -> None:
+    old = make(files[:2])
+    (tmp_path / "sub").mkdir()
+    assert append("x", str(tmp_path / "sub" / ".." / "0.root"), workers=1).manifest == old
+    os.utime(files[0], ns=(1, 1))
+    with pytest.raises(SourceChangedError, match=r"0\.root has changed since"):
+        append("x", str(tmp_path / "sub" / ".." / "0.root"))
+
+
 def test_a_source_that_changed_is_refused(files: list[str]) -> None:
     make(files[:3])
     os.utime(files[1], ns=(1, 1))
@@ -250,6 +259,7 @@ def test_a_bad_source_is_left_out_and_can_be_tried_again(files: list[str], tmp_p
         append("x", files[2:], workers=1)
     manifest = append("x", files[2:], workers=1, on_bad_source="skip").manifest
     assert [s.url for s in manifest.skipped_sources] == [files[3]]
+    assert manifest.spec.on_bad_source == "skip"
     assert [s.url for s in manifest.sources] == [files[0], files[2], files[4]]
     Path(files[3]).write_bytes(good)
     manifest = append("x", files[1:], workers=1).manifest

@@ -7,19 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import awkward as ak
+import h5py
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import uproot
 
-from storagering.api import convert
+from storagering.api import append, convert
 from storagering.cache.dataset import open_dataset
+from storagering.cache.inspection import inspect_sources
 from storagering.cache.layout import open_cache
 from storagering.cache.statistics import describe_batch
+from storagering.cache.tasks import plan_build
 from storagering.config import load_settings
-from storagering.errors import InputError, NotFoundError, SchemaError, SpecError
+from storagering.errors import CorruptDataError, InputError, NotFoundError, SchemaError, SpecError
+from storagering.formats.source import Location
 from storagering.testing.toys import toy_columns, write_toy_rntuple, write_toy_tree
-from storagering.types import Manifest, sha256_hex
+from storagering.types import ConversionSpec, Manifest, sha256_hex
 
 ENTRIES = 1000
 
@@ -238,6 +242,52 @@ def test_what_cannot_be_carried_out(toy: str, options: dict[str, Any], error: ty
     cache = open_cache(load_settings())
     assert not cache.names()
     assert not list((cache.root / "staging").iterdir())
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_there_must_be_a_worker(toy: str, workers: int) -> None:
+    with pytest.raises(SpecError, match="workers is a number of processes, at least 1"):
+        convert(toy, name="toy", workers=workers)
+    with pytest.raises(SpecError, match="at least 1"):
+        append("toy", toy, workers=workers)
+
+
+def test_workers_run_no_modules_of_the_folder_they_are_in(
+    toys: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cwd").mkdir()
+    (tmp_path / "cwd" / "msgspec.py").write_text("from pathlib import Path; Path('ran').touch()")
+    monkeypatch.chdir(tmp_path / "cwd")
+    assert len(convert(toys, name="toys", workers=2, chunk_bytes=4096)) == 903
+    assert not (tmp_path / "cwd" / "ran").exists()
+
+
+def test_entries_that_grow_after_the_first_ones_are_read_in_small_pieces(tmp_path: Path) -> None:
+    """What is read at once must fit into memory, whatever the first entries look like."""
+    path, step, chunk_bytes = str(tmp_path / "grows.root"), 1000, 1 << 16
+    with uproot.recreate(path) as file:
+        tree = file.mktree("t", {"x": "var * float32"})
+        for block in range(20):
+            tree.extend({"x": ak.from_regular(np.zeros((step, 20 if block else 0), np.float32))})
+    settings, spec = load_settings(), ConversionSpec(((path, None),), chunk_bytes=chunk_bytes)
+    inspection = inspect_sources([Location(path)], spec, settings, "")
+    plan = plan_build(inspection, spec, settings, str(tmp_path), "")
+    assert {span.stop - span.start for task in plan.tasks for span in task.pieces} == {step}
+    assert max(sum(s.stop - s.start for s in task.pieces) for task in plan.tasks) * 80 < 6 * chunk_bytes
+
+
+def test_absent_chunks_are_filled_as_in_the_dataset(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file.create_dataset("x", (100,), "f4", chunks=(10,), fillvalue=-1)[:50] = 1
+    a, b = str(tmp_path / "a.h5"), str(tmp_path / "b.h5")
+    made = convert(a, name="x", settings=load_settings(fill_absent_chunks=True, workers=1))
+    assert made.manifest.spec.fill_absent_chunks
+    with pytest.raises(SpecError, match="fill_absent_chunks: True there, False asked for"):
+        convert(a, name="x", workers=1)
+    assert append("x", b, workers=1).arrays().x.to_list() == ([1] * 50 + [-1] * 50) * 2
+    with pytest.raises(CorruptDataError, match="never written"):
+        convert(a, name="strict", workers=1)
 
 
 def test_titles_and_units_are_kept(tmp_path: Path) -> None:

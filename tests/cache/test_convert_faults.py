@@ -1,6 +1,7 @@
 """Sources that are damaged, differ, change or are empty: typed errors, nothing visible, nothing silently lost."""
 
 import os
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ import awkward as ak
 import numpy as np
 import pytest
 import uproot
+import zarr
 
-from storagering.api import convert
+from storagering.api import append, convert
 from storagering.cache.dataset import open_dataset
+from storagering.cache.inspection import inspect_sources, without_columns
 from storagering.cache.layout import Cache, open_cache
 from storagering.cache.progress import BuildProgress
 from storagering.cache.unfinished import holds_finished_work
@@ -27,8 +30,10 @@ from storagering.errors import (
     TruncatedError,
 )
 from storagering.formats.readers.ttree import TreeSource
+from storagering.formats.source import Location
 from storagering.testing.http import http_server
 from storagering.testing.toys import toy_columns, write_toy_tree
+from storagering.types import ConversionSpec
 
 CANARY = "CANARY-s3cr3t"
 
@@ -296,6 +301,47 @@ def test_a_source_that_changes_in_between_is_noticed(tmp_path: Path, opened: Cac
     with pytest.raises(SourceChangedError, match=r"toy\.root changed while it was being converted"):
         convert(str(path), name="x", workers=workers, chunk_bytes=50_000, progress=Swap())
     check_nothing_seen(opened)
+
+
+def test_a_source_that_changes_in_between_is_not_left_out_as_bad(tmp_path: Path, opened: Cache) -> None:
+    paths = [tmp_path / f"{number}.root" for number in range(3)]
+    for number, path in enumerate(paths):
+        write_toy_tree(path, entries=500, seed=number)
+
+    class Touch(BuildProgress):
+        def start(self, total_entries: int) -> None:  # noqa: ARG002
+            os.utime(paths[2], ns=(1, 1))
+
+    options: dict[str, Any] = {"workers": 1, "chunk_bytes": 20_000, "on_bad_source": "skip"}
+    with pytest.raises(SourceChangedError, match="run the command again"):
+        convert(list(map(str, paths)), name="x", progress=Touch(), **options)
+    assert len(convert(list(map(str, paths)), name="x", **options)) == 1500
+
+
+def test_a_zarr_folder_is_known_again(tmp_path: Path) -> None:
+    folder = tmp_path / "in.zarr"
+    group = zarr.open_group(folder, mode="w")
+    group.create_array("x", data=np.arange(10))
+    other = tmp_path / "other.zarr"
+    shutil.copytree(folder, other)
+    first = convert(str(folder), name="x", workers=1)
+    assert convert(str(folder), name="x", workers=1).manifest == first.manifest
+    assert len(append("x", [str(folder), str(other)], workers=1)) == 20
+    group.create_array("y", data=np.arange(10))
+    with pytest.raises(SourceChangedError, match=r"in\.zarr has changed since"):
+        append("x", str(folder))
+
+
+def test_skipped_columns_are_in_the_order_of_the_columns(tmp_path: Path) -> None:
+    """Not in that in which workers came upon them, or the manifest would differ."""
+    write_toy_tree(tmp_path / "toy.root", entries=10)
+    location, spec = Location(str(tmp_path / "toy.root")), ConversionSpec(((str(tmp_path / "toy.root"), None),))
+    found = inspect_sources([location], spec, load_settings(), "")
+    first, second = found.names[1], found.names[4]
+    one = without_columns(without_columns(found, {first: "odd"}, spec), {second: "odd"}, spec)
+    other = without_columns(without_columns(found, {second: "odd"}, spec), {first: "odd"}, spec)
+    assert one == other
+    assert [s.name for s in one.skipped] == [first, second]
 
 
 def test_no_secret_in_any_artefact(tmp_path: Path, opened: Cache, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,7 @@
 """Friends: several trees with the same entries as one dataset."""
 
+import os
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,11 @@ import pytest
 import uproot
 
 from storagering.api import convert
+from storagering.cache.messages import encode_reply, urls_of
 from storagering.config import load_settings
-from storagering.errors import NotFoundError, SchemaError, SpecError
+from storagering.errors import NotFoundError, SchemaError, SourceChangedError, SpecError
 from storagering.formats.readers import open_source
-from storagering.formats.readers.friends import with_friends
+from storagering.formats.readers.friends import JoinedSource, with_friends
 from storagering.formats.source import Location
 
 ENTRIES = 900
@@ -97,6 +100,36 @@ def test_other_files_go_one_by_one(tmp_path: Path, trees: dict[str, dict[str, An
         convert(main, name="odd", friends=[f"{extra[0]}:scores/Tagger"])
     with pytest.raises(NotFoundError, match="no such file"):
         convert(main, name="odd", friends=[f"{tmp_path}/none*.root:Tagger"])
+
+
+def test_a_friend_of_unknown_version_makes_that_of_all_unknown(one_file: str) -> None:
+    with closing(open_source(one_file, "Events", load_settings())) as first:
+        assert JoinedSource([first, first], same_file=[False]).version == f"{first.version}+{first.version}"
+        with closing(open_source(one_file, "Calib", load_settings())) as other:
+            other.version = ""
+            assert JoinedSource([first, other], same_file=[False]).version == ""
+
+
+def test_a_friend_that_changed_since_is_noticed(tmp_path: Path, trees: dict[str, dict[str, Any]]) -> None:
+    main, extra = (write(tmp_path / f"{name}.root", {name: trees[name]}, STEPS) for name in ("Events", "Calib"))
+    first = convert(main, name="x", friends=[f"{extra}:Calib"], workers=1)
+    assert convert(main, name="x", friends=[f"{extra}:Calib"], workers=1).manifest == first.manifest
+    os.utime(extra, ns=(1, 1))
+    with pytest.raises(SourceChangedError, match=r"has changed since dataset 'x' was made"):
+        convert(main, name="x", friends=[f"{extra}:Calib"], workers=1)
+
+
+def test_no_token_of_a_friend_is_in_a_reply() -> None:
+    location = Location(
+        "https://h/a?token=s3cr3t1", ("https://r/a?token=s3cr3t2",), "", (("https://h/f?token=s3cr3t3", "f"),)
+    )
+
+    def fail() -> Any:
+        raise RuntimeError(f"cannot parse {location}")
+
+    reply = encode_reply(fail, urls_of([location]))
+    assert b"cannot parse" in reply
+    assert b"s3cr3t" not in reply
 
 
 def test_urls_hold_colons_too() -> None:

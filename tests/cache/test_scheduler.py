@@ -131,6 +131,28 @@ def test_the_same_when_a_worker_is_killed_midway(folder: Path, tmp_path: Path) -
     assert replace(made, name="whole", digest=whole.digest) == whole
 
 
+def test_a_build_that_is_interrupted_leaves_others_alone(folder: Path, cluster: Cluster, tmp_path: Path) -> None:
+    """Of the same files, so that their tasks have the same keys."""
+
+    class Interrupted(BuildProgress):
+        def advance(self, entries: int, decoded_bytes: int) -> None:  # noqa: ARG002
+            raise KeyboardInterrupt
+
+    class Other(BuildProgress):
+        done = 0
+
+        def advance(self, entries: int, decoded_bytes: int) -> None:  # noqa: ARG002
+            self.done += entries
+            if self.done == entries:
+                settings = replace(load_settings(), cache=tmp_path / "elsewhere")
+                with pytest.raises(KeyboardInterrupt):
+                    build(folder, "x", scheduler=address, settings=settings, progress=Interrupted())
+
+    address, other = cluster.address, Other()
+    made = build(folder, "x", scheduler=address, progress=other)
+    assert other.done == sum(source.entries for source in made.sources) == FILES * ENTRIES
+
+
 def test_append_on_a_cluster(folder: Path, cluster: Cluster) -> None:
     sources = [str(folder / f"{number}.root") for number in range(3)]
     for name, scheduler in (("here", "processes"), ("there", cluster.address)):

@@ -12,8 +12,8 @@ from typing import Any
 import duckdb
 import pytest
 
-from storagering.api import convert
-from storagering.cache.dataset import open_dataset
+from storagering import api
+from storagering.api import append, convert
 from storagering.cache.layout import Cache, open_cache
 from storagering.catalog.index import catalog_path, index_dataset, rebuild_catalog, sync_catalog
 from storagering.catalog.query import sql
@@ -137,8 +137,26 @@ def test_a_dataset_made_again_replaces_what_was_said(opened: Cache, built: Path)
     convert(str(built / "toy.root"), name="a", workers=1, columns=["run"])
     assert sql("SELECT num_columns FROM datasets ORDER BY name").column(0).to_pylist()[0] == 1
     assert sql("SELECT count(*) FROM columns WHERE dataset = 'a'").column(0).to_pylist() == [1]
-    index_dataset(opened, open_dataset("a").manifest)
+    index_dataset(opened, "a")
     assert sql("SELECT count(*) FROM columns WHERE dataset = 'a'").column(0).to_pylist() == [1]
+
+
+def test_an_entry_that_comes_late_is_that_of_the_newest_version(
+    opened: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[Any] = []
+    for number in range(2):
+        write_toy_tree(tmp_path / f"{number}.root", entries=100, seed=number + 1)
+    with monkeypatch.context() as patched:  # as if the process slept after its append
+        patched.setattr(api, "_enter_into_catalog", lambda *arguments: held.append(arguments))
+        append("a", str(tmp_path / "0.root"), workers=1)
+    append("a", str(tmp_path / "1.root"), workers=1)
+    api._enter_into_catalog(*held[0])
+    query = "SELECT num_entries, version FROM datasets WHERE name = 'a'"
+    assert sql(query).to_pylist() == [{"num_entries": 400, "version": 3}]
+    opened.remove("a")
+    index_dataset(opened, "a")
+    assert sql(query).to_pylist() == []
 
 
 def test_a_catalog_that_another_program_holds_open(opened: Cache, built: Path) -> None:

@@ -81,6 +81,18 @@ def test_a_source_without_class_beside_classes_is_2(run: Command, toy: Path) -> 
     assert "CLASS=SOURCE" in outcome.err
 
 
+def test_a_source_that_columns_swallow_is_2(run: Command, toy: Path) -> None:
+    outcome = run("convert", "--columns", "event", toy, "--name", "x")
+    assert outcome.code == 2
+    assert "put sources first" in outcome.err
+
+
+def test_no_worker_is_2(run: Command, toy: Path) -> None:
+    outcome = run("convert", toy, "--name", "x", "--workers", "0")
+    assert outcome.code == 2
+    assert "at least 1" in outcome.err
+
+
 def test_a_misspelt_column_lists_the_nearest(run: Command, toy: Path) -> None:
     outcome = run("convert", toy, "--name", "x", "--columns", "Jet_pT")
     assert outcome.code == 2

@@ -29,7 +29,7 @@ import storagering as sr
 for number in range(3):
     sr.convert(sys.argv[1], name=f"d{sys.argv[2]}_{number}", workers=1, columns=["run"])
     cache = open_cache(load_settings())
-    index_dataset(cache, cache.manifest(f"d{sys.argv[2]}_0"))
+    index_dataset(cache, f"d{sys.argv[2]}_0")
     assert sr.sql("SELECT count(*) FROM datasets").column(0)[0].as_py() > number
 """
 WATCH = """

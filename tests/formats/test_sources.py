@@ -81,6 +81,13 @@ def test_a_file_named_twice_is_refused(folder: Path, settings: Settings, sources
         resolve_sources(sources, settings)
 
 
+@pytest.mark.parametrize("other", ["sub/../a.root", "link.root"])
+def test_a_file_named_twice_by_other_paths_is_refused(folder: Path, settings: Settings, other: str) -> None:
+    (folder / "link.root").symlink_to("a.root")
+    with pytest.raises(SpecError, match="named twice"):
+        resolve_sources(["a.root", other], settings)
+
+
 @pytest.mark.parametrize("sources", [[], {}, {"signal": []}])
 def test_nothing_named_is_refused(settings: Settings, sources: Any) -> None:
     with pytest.raises(SpecError, match="no source is named"):

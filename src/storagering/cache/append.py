@@ -11,10 +11,14 @@ from storagering.cache.layout import Cache
 from storagering.cache.progress import BuildProgress
 from storagering.cache.publish import extend_dataset
 from storagering.cache.selection import is_labelled
+from storagering.config import Settings
 from storagering.errors import CacheError, SpecError
 from storagering.files import remove_directory
 from storagering.formats.source import Location
+from storagering.formats.sources import identify
 from storagering.types import ConversionSpec, Manifest, OnBadSource
+
+_Named = tuple[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Addition:
     """
 
     name: str
-    sources: Sequence[tuple[tuple[str, str | None], Location]] = field(repr=False)
+    sources: Sequence[tuple[_Named, Location]] = field(repr=False)
     on_bad_source: OnBadSource = "fail"
     scheduler: str = PROCESSES
 
@@ -54,7 +58,7 @@ def append_sources(cache: Cache, addition: Addition, progress: BuildProgress) ->
     lock.acquire(cache.settings.lock_timeout_seconds, progress.tell)
     try:
         old = cache.manifest(name)
-        new = _new_sources(old, addition)
+        new = _new_sources(old, addition, cache.settings)
         if not new:
             return old, False
         if known := len(addition.sources) - len(new):
@@ -66,6 +70,8 @@ def append_sources(cache: Cache, addition: Addition, progress: BuildProgress) ->
             on_bad_column="fail",  # a dataset's columns are all there in all of its versions
             on_bad_source=addition.on_bad_source,
         )
+        if addition.on_bad_source == "skip":
+            spec = replace(spec, on_bad_source="skip")
         job = Job(name, part, [location for _, location in new], addition.scheduler, old)
         with cache.staging(name, job.key) as staging:
             manifest = extend_dataset(old, spec, run_job(cache, job, staging, progress), cache.path(name))
@@ -75,27 +81,28 @@ def append_sources(cache: Cache, addition: Addition, progress: BuildProgress) ->
         lock.release()
 
 
-def _new_sources(old: Manifest, addition: Addition) -> list[tuple[tuple[str, str | None], Location]]:
+def _new_sources(old: Manifest, addition: Addition, settings: Settings) -> Sequence[tuple[_Named, Location]]:
     if any(":" in friend for friend in old.spec.friends):
         raise SpecError(f"dataset {old.name!r} has friends in files of their own: convert all of it again")
     labelled = is_labelled(old.spec)
     bad = {source.url for source in old.skipped_sources}
-    present = {url: label for url, label in old.spec.sources if url not in bad}
+    present = {identify(url): label for url, label in old.spec.sources if url not in bad}
     for (url, label), _ in addition.sources:
         if labelled and label is None:
             classes = ", ".join(map(repr, old.spec.classes))
             raise SpecError(f"{url} needs a class: --label CLASS=SOURCE; dataset {old.name!r} has {classes}")
         if label is not None and not labelled:
             raise SpecError(f"dataset {old.name!r} has no classes: append {url} without --label")
-        if present.get(url, label) != label:
-            raise SpecError(f"{url} is in dataset {old.name!r} already, as class {present[url]!r}")
-    check_unchanged(old, [location for (url, _), location in addition.sources if url in present])
-    return [(source, location) for source, location in addition.sources if source[0] not in present]
+        if present.get(identify(url), label) != label:
+            raise SpecError(f"{url} is in dataset {old.name!r} already, as class {present[identify(url)]!r}")
+    known = [location for (url, _), location in addition.sources if identify(url) in present]
+    check_unchanged(old, known, settings)
+    return [(source, location) for source, location in addition.sources if identify(source[0]) not in present]
 
 
-def _spec_of(old: Manifest, new: Sequence[tuple[str, str | None]]) -> ConversionSpec:
+def _spec_of(old: Manifest, new: Sequence[_Named]) -> ConversionSpec:
     """What the new version is made of; new classes are counted on."""
-    urls = {url for url, _ in new}
-    sources = (*(source for source in old.spec.sources if source[0] not in urls), *new)
+    urls = {identify(url) for url, _ in new}
+    sources = (*(source for source in old.spec.sources if identify(source[0]) not in urls), *new)
     classes = dict.fromkeys((*old.spec.classes, *(label for _, label in new if label is not None)))
     return replace(old.spec, sources=sources, classes=tuple(classes))

@@ -22,6 +22,7 @@ from storagering.cache.publish import Outcome, assemble_dataset
 from storagering.cache.run import Run
 from storagering.cache.tasks import BuildPlan, plan_build
 from storagering.cache.unfinished import Outline, count_finished, write_outline
+from storagering.config import Settings
 from storagering.errors import (
     CacheError,
     CorruptDataError,
@@ -32,7 +33,10 @@ from storagering.errors import (
     StorageringError,
 )
 from storagering.files import publish_directory, read_file, remove_directory, replace_file
+from storagering.formats.blob import is_local, local_path
+from storagering.formats.readers.zarr_keys import FolderKeys
 from storagering.formats.source import Location, UnreadableColumnsError
+from storagering.formats.sources import identify
 from storagering.types import ConversionSpec, Manifest, sha256_hex
 
 PROCESSES = "processes"
@@ -102,6 +106,9 @@ def build_dataset(cache: Cache, job: Job, progress: BuildProgress) -> tuple[Mani
         existing = _existing(cache, job)  # the holder we waited for may have built it
         if existing is not None:
             return existing, False
+        if cache.path(job.name).is_dir():  # nothing was ever published in it, and it would be in the way
+            progress.tell(f"{cache.path(job.name)} holds no dataset: it is removed")
+            remove_directory(cache.path(job.name))
         with cache.staging(job.name, job.key) as staging:
             outcome = run_job(cache, job, staging, progress)
             manifest = assemble_dataset(job.name, outcome, staging / _DATASET_NAME)
@@ -122,20 +129,31 @@ def _existing(cache: Cache, job: Job) -> Manifest | None:
             f"dataset {name!r} is there already, made otherwise ({_differences(manifest.spec, spec)}); "
             f"choose another --name, or 'storagering remove {name}' first"
         )
-    check_unchanged(manifest, job.locations)
+    check_unchanged(manifest, job.locations, cache.settings)
     return manifest
 
 
-def check_unchanged(manifest: Manifest, locations: Sequence[Location]) -> None:
-    """Raise SourceChangedError if one of the dataset's local sources is not the file that it was made from."""
-    versions = {file.url: file.version for file in manifest.sources}
+def check_unchanged(manifest: Manifest, locations: Sequence[Location], settings: Settings) -> None:
+    """Raise SourceChangedError if one of the dataset's local sources is not what it was made from.
+
+    What is on a server, or not there any more, is not compared.
+    """
+    versions = {identify(file.url): file.version for file in manifest.sources}
     for location in locations:
-        path, version = Path(location.url), versions.get(location.shown, "").partition("+")[0]  # then come friends
-        if version and "://" not in location.url and path.exists() and str(path.stat().st_mtime) != version:
+        version = versions.get(identify(location.shown), "")
+        urls = [location.url, *(url for url, _ in location.friends if url)]
+        if not version or not all(is_local(url) and local_path(url).exists() for url in urls):
+            continue
+        if "+".join(_version_of(local_path(url), settings) for url in urls) != version:
             raise SourceChangedError(
                 f"{location.shown} has changed since dataset {manifest.name!r} was made from it; "
                 f"'storagering remove {manifest.name}' and convert again"
             )
+
+
+def _version_of(path: Path, settings: Settings) -> str:
+    """What its reader calls the state of a local source."""
+    return FolderKeys(Location(str(path)), settings).version if path.is_dir() else str(path.stat().st_mtime)
 
 
 def _differences(old: ConversionSpec, new: ConversionSpec) -> str:
@@ -147,15 +165,16 @@ def _differences(old: ConversionSpec, new: ConversionSpec) -> str:
 def run_job(cache: Cache, job: Job, staging: Path, progress: BuildProgress) -> Outcome:
     """Write all chunks into the staging folder; starts over without a column that fails half way."""
     spool = str(staging / _SPOOL_NAME)
+    settings = replace(cache.settings, fill_absent_chunks=job.spec.fill_absent_chunks)
     try:
-        inspection = inspect_sources(job.locations, job.spec, cache.settings, spool)
+        inspection = inspect_sources(job.locations, job.spec, settings, spool)
         if job.into is not None:
             inspection = fit_inspection(inspection, job.into)
         state = _state_of(inspection)
         inspection = _without_known(inspection, state, job.spec, staging)
         while True:
             try:
-                plan = plan_build(inspection, job.spec, cache.settings, str(staging), spool)
+                plan = plan_build(inspection, job.spec, settings, str(staging), spool)
             except (CorruptDataError, SourceError, NotFoundError) as error:
                 inspection = without_source(inspection, error, job.spec)
                 progress.tell(f"starting without {inspection.skipped_sources[-1].url}: {error}")

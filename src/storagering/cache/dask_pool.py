@@ -7,6 +7,7 @@ workers must reach by the same names. This process alone writes into the cache.
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ import msgspec
 from storagering.cache.chunks import BuiltChunk
 from storagering.cache.finished import renumber
 from storagering.cache.manifest import software
-from storagering.cache.messages import BuildContext, Task, decode_path, decode_reply, encode_reply, read_by
+from storagering.cache.messages import BuildContext, Task, decode_path, decode_reply, encode_reply, read_by, urls_of
 from storagering.cache.run import Run
 from storagering.cache.store import digest_of
 from storagering.cache.worker import run_task
@@ -112,6 +113,7 @@ class _RemoteCrew:
     def __init__(self, client: Any, replies: Any, context: BuildContext, run: Run, address: str) -> None:
         self._client, self._replies, self._context, self._run = client, replies, context, run
         self._address = address
+        self._id = secrets.token_hex(4)  # another build on the cluster may have the same tasks
         self._todo = deque(run.todo)
         self._out: dict[str, tuple[Any, Task]] = {}
 
@@ -126,7 +128,7 @@ class _RemoteCrew:
                 self._give_out()
         finally:
             if self._out and self._client.status == "running":
-                self._client.cancel([future for future, _ in self._out.values()], force=True)
+                self._client.cancel([future for future, _ in self._out.values()])
 
     def _give_out(self) -> None:
         """Keep every worker busy, and no more: what was not fetched yet takes their memory."""
@@ -134,7 +136,8 @@ class _RemoteCrew:
         while self._todo and len(self._out) < limit:
             task = self._todo.popleft()
             if self._run.wanted(task):
-                future = self._client.submit(do_order, _order_of(self._context, task), key=f"storagering-{task.key}")
+                key = f"storagering-{task.key}-{self._id}"
+                future = self._client.submit(do_order, _order_of(self._context, task), key=key)
                 self._out[future.key] = future, task
                 self._replies.add(future)
 
@@ -172,10 +175,8 @@ class _RemoteCrew:
                 f"a worker of {self._address} cannot import Storagering ({error}): install {software()} there"
             ) from error
         except Exception as error:
-            urls = [location.url for location in self._context.locations]
-            raise WorkerDiedError(
-                f"a worker of {self._address} failed: {type(error).__name__}: {redact_text(str(error), *urls)}"
-            ) from error
+            message = redact_text(str(error), *urls_of(self._context.locations))
+            raise WorkerDiedError(f"a worker of {self._address} failed: {type(error).__name__}: {message}") from error
         return reply, files
 
 
@@ -213,7 +214,7 @@ def _do(data: bytes, files: list[bytes], urls: list[str]) -> tuple[BuiltChunk, .
             f"the dask worker at {worker.address} has {software()}, not {release}: install the same there"
         )
     order = msgspec.json.decode(data, type=_Order, dec_hook=decode_path)
-    urls += [url for location in order.context.locations for url in (location.url, *location.replicas)]
+    urls += urls_of(order.context.locations)
     with TemporaryDirectory(prefix="storagering-", dir=worker.local_directory) as staging:
         spool = _spool_for(order.context, worker.local_directory)
         context = replace(order.context, staging=staging, spool=spool)

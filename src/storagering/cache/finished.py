@@ -6,7 +6,6 @@ because a file went takes what still fits.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -26,14 +25,13 @@ from storagering.types import SourceFile, Span, sha256_hex
 BuiltChunks = tuple[BuiltChunk, ...]
 
 _LIMIT_BYTES = 1 << 30
-_THIS_RUN = secrets.token_hex(8)
 
 
 def key_tasks(context: BuildContext, tasks: Iterable[Task]) -> list[Task]:
     """The tasks with their keys: hashes of what is read, of how, and by which release."""
     spec = replace(context.spec, sources=(), on_bad_column="skip", on_bad_source="skip")
     common = sha256(msgspec.json.encode((software(), spec, context.schema, context.read_names), order="sorted"))
-    states = [msgspec.json.encode(_state_of(file)) for file in context.sources]
+    states = [msgspec.json.encode(_state_of(file, context.run)) for file in context.sources]
 
     def key(task: Task) -> str:
         digest = common.copy()
@@ -44,9 +42,9 @@ def key_tasks(context: BuildContext, tasks: Iterable[Task]) -> list[Task]:
     return [replace(task, key=key(task)) for task in tasks]
 
 
-def _state_of(file: SourceFile) -> SourceFile:
+def _state_of(file: SourceFile, run: str) -> SourceFile:
     """The file as far as its chunks depend on it; one that does not tell its version is another in each run."""
-    return replace(file, version=file.version or file.checksum or _THIS_RUN, verified=False)
+    return replace(file, version=file.version or file.checksum or run, verified=False)
 
 
 @dataclass(frozen=True)

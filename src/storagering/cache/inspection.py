@@ -9,26 +9,18 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-from storagering.cache.messages import spool_of
+from storagering.cache.messages import is_bad_source, spool_of
 from storagering.cache.selection import Selection
 from storagering.config import Settings
-from storagering.errors import (
-    AuthError,
-    CorruptDataError,
-    FormatError,
-    NotFoundError,
-    SchemaError,
-    SourceError,
-    SpecError,
-    StorageringError,
-    nearest_names,
-)
+from storagering.errors import FormatError, SchemaError, StorageringError, nearest_names
 from storagering.formats.readers import open_source
 from storagering.formats.source import Location, Source
 from storagering.formats.whole import settle_location
 from storagering.types import ConversionSpec, SkippedColumn, SkippedSource, SourceFile
 
 _INSPECT_THREADS = 8
+#: In a file with fewer entries, headers can outweigh them.
+_TELLING_ENTRIES = 1000
 
 
 @dataclass(frozen=True)
@@ -37,6 +29,7 @@ class _Found:
     file: SourceFile
     columns: dict[str, str]
     bounds: tuple[int, ...]
+    entry_bytes: dict[str, float]
     repeated: tuple[str, ...]
 
 
@@ -47,6 +40,7 @@ class Inspection:
     Attributes:
         bounds: per file, the entries between which no compressed block is cut.
         names: columns of the source that are wanted, in its order.
+        entry_bytes: what an entry has at most on average in one of the files, by column, as far as they tell.
         skipped_sources: bad ones, left out under ``on_bad_source="skip"``; not among ``files``.
     """
 
@@ -55,6 +49,7 @@ class Inspection:
     bounds: tuple[tuple[int, ...], ...]
     names: tuple[str, ...]
     typenames: dict[str, str]
+    entry_bytes: dict[str, float]
     skipped: tuple[SkippedColumn, ...]
     skipped_sources: tuple[SkippedSource, ...] = ()
 
@@ -80,14 +75,15 @@ def inspect_sources(locations: Sequence[Location], spec: ConversionSpec, setting
             surely = selection.early_names if selection.selects else needed  # it may leave little of the others
             location = settle_location(location, source, surely, settings, spool_of(spool, location))
             file = _describe(location, label, source)
-            return _Found(location, file, dict(columns), tuple(source.boundaries(needed)), tuple(source.repeated))
+            bounds, nbytes = tuple(source.boundaries(needed)), _entry_bytes(source, needed)
+            return _Found(location, file, dict(columns), bounds, nbytes, tuple(source.repeated))
 
     def try_to_look(location: Location, label: str | None) -> _Found | StorageringError:
         try:
             return look(location, label)
-        except AuthError:  # no fault of the file: it must not be lost over it
-            raise
-        except (CorruptDataError, SourceError, NotFoundError, SchemaError, SpecError) as error:
+        except StorageringError as error:
+            if not is_bad_source(error):
+                raise
             return error
 
     with ThreadPoolExecutor(_INSPECT_THREADS) as threads:
@@ -104,8 +100,32 @@ def inspect_sources(locations: Sequence[Location], spec: ConversionSpec, setting
     good = [one for one, reason in zip(tried, outcomes, strict=True) if isinstance(one, _Found) and not reason]
     bad = tuple(SkippedSource(url, label, r) for (url, label), r in zip(spec.sources, outcomes, strict=True) if r)
     skipped = _further_columns(first, good) + _repeated(first, names)
-    files, bounds = tuple(f.file for f in good), tuple(f.bounds for f in good)
-    return Inspection(tuple(f.location for f in good), files, bounds, names, first.columns, skipped, bad)
+    return Inspection(
+        locations=tuple(f.location for f in good),
+        files=tuple(f.file for f in good),
+        bounds=tuple(f.bounds for f in good),
+        names=names,
+        typenames=first.columns,
+        entry_bytes=_largest([f.entry_bytes for f in good]),
+        skipped=skipped,
+        skipped_sources=bad,
+    )
+
+
+def _entry_bytes(source: Source, names: Iterable[str]) -> dict[str, float]:
+    """Bytes that an entry of each column has on average, decoded where the file tells, else stored."""
+    if source.entries < _TELLING_ENTRIES:
+        return {}
+    found = source.storage()
+    sizes = {name: found[name].decoded_bytes or found[name].stored_bytes or 0 for name in names if name in found}
+    return {name: size / source.entries for name, size in sizes.items()}
+
+
+def _largest(found: Sequence[dict[str, float]]) -> dict[str, float]:
+    most: dict[str, float] = {}
+    for sizes in found:
+        most |= {name: size for name, size in sizes.items() if size > most.get(name, 0.0)}
+    return most
 
 
 def _opened(tried: Sequence[_Found | StorageringError]) -> list[_Found]:
@@ -182,7 +202,7 @@ def without_source(inspection: Inspection, error: StorageringError, spec: Conver
         StorageringError: the error itself, if it must not be left out, or no entry would be left.
     """
     number = error.source
-    if spec.on_bad_source == "fail" or number is None or isinstance(error, AuthError):
+    if spec.on_bad_source == "fail" or number is None or not is_bad_source(error):
         raise error
     kept = [i for i in range(len(inspection.files)) if i != number]
     if not any(inspection.files[i].entries for i in kept):
@@ -207,5 +227,8 @@ def without_columns(inspection: Inspection, reasons: dict[str, str], spec: Conve
         if spec.on_bad_column == "fail" or name not in inspection.names:
             raise SchemaError(f"column {name!r} cannot be converted: {reason}")
     skipped = tuple(SkippedColumn(n, inspection.typenames.get(n, ""), why, "") for n, why in reasons.items())
+    # In the order of the columns, whichever worker came upon one of them first.
+    order = {name: number for number, name in enumerate(inspection.typenames)}
+    skipped = tuple(sorted(inspection.skipped + skipped, key=lambda s: order.get(s.name, len(order))))
     names = tuple(n for n in inspection.names if n not in reasons)
-    return replace(inspection, names=names, skipped=inspection.skipped + skipped)
+    return replace(inspection, names=names, skipped=skipped)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,11 +15,14 @@ from storagering import errors
 from storagering.cache.chunks import BuiltChunk
 from storagering.config import Settings
 from storagering.errors import (
+    AuthError,
     CorruptDataError,
     InternalError,
     NotFoundError,
     SchemaError,
+    SourceChangedError,
     SourceError,
+    SpecError,
     StorageringError,
 )
 from storagering.files import redact_text
@@ -35,6 +39,7 @@ class BuildContext:
         read_names: columns of the sources to read.
         staging: folder for finished chunks.
         spool: folder for source files that are unpacked or fetched whole.
+        run: no other build has it.
     """
 
     spec: ConversionSpec
@@ -45,6 +50,7 @@ class BuildContext:
     staging: str
     spool: str
     settings: Settings
+    run: str = field(default_factory=secrets.token_hex)
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,21 @@ def blamed_on(source: int) -> Iterator[None]:
     except (CorruptDataError, SourceError, NotFoundError, SchemaError) as error:
         error.source = source
         raise
+
+
+def is_bad_source(error: StorageringError) -> bool:
+    """Whether an error says that a source is bad, so that ``on_bad_source="skip"`` leaves it out.
+
+    Refused credentials, and a change while it is read, are no fault of a file: it must not be lost over them.
+    """
+    if isinstance(error, AuthError | SourceChangedError):
+        return False
+    return isinstance(error, CorruptDataError | SourceError | NotFoundError | SchemaError | SpecError)
+
+
+def urls_of(locations: Iterable[Location]) -> list[str]:
+    """All URLs behind the locations, secrets included: what must be redacted in messages."""
+    return [url for one in locations for url in (one.url, *one.replicas, *(friend for friend, _ in one.friends))]
 
 
 def spool_of(spool: str, location: Location) -> str:

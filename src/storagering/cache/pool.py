@@ -141,7 +141,9 @@ class _Worker:
 
     def __init__(self, context: BuildContext) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "storagering.cache.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-P", "-m", "storagering.cache.worker"],  # -P: no modules of the folder we are in
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         self._greeting = encode_message(context)
 

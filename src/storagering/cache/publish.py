@@ -30,6 +30,7 @@ from storagering.files import (
     sync_directory,
     write_new,
 )
+from storagering.formats.sources import identify
 from storagering.types import Chunk, ConversionSpec, Manifest, SkippedColumn, SkippedSource, sha256_hex
 
 _OF_A_VERSION = re.compile(r"(chunk|statistics|manifest)-\d{6}")
@@ -112,7 +113,7 @@ def extend_dataset(old: Manifest, spec: ConversionSpec, outcome: Outcome, folder
     file = _statistics_name(version)
     write_new(folder / file, table)
     statistics = [old.statistics] * bool(old.chunks) + [b.statistics for b in built]
-    tried = {url for url, _ in context.spec.sources}
+    tried = {identify(url) for url, _ in context.spec.sources}
     manifest = seal_manifest(
         replace(
             old,
@@ -124,7 +125,10 @@ def extend_dataset(old: Manifest, spec: ConversionSpec, outcome: Outcome, folder
             statistics=merge_statistics(statistics, len(old.schema.columns)),
             chunk_statistics=(file, sha256_hex(table)),
             skipped=tuple(dict.fromkeys(old.skipped + outcome.skipped)),
-            skipped_sources=tuple(s for s in old.skipped_sources if s.url not in tried) + outcome.all_skipped_sources(),
+            skipped_sources=(
+                *(s for s in old.skipped_sources if identify(s.url) not in tried),
+                *outcome.all_skipped_sources(),
+            ),
             version=version,
             parent=old.digest,
         )

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from storagering.cache.finished import BuiltChunks, FinishedTasks
-from storagering.cache.messages import BuildContext, Task, spool_of
+from storagering.cache.messages import BuildContext, Task, is_bad_source, spool_of
 from storagering.cache.progress import BuildProgress
-from storagering.errors import AuthError, StorageringError
+from storagering.errors import StorageringError
 from storagering.files import remove_directory
 
 
@@ -54,8 +54,7 @@ class Run:
     def failed(self, task: Task, error: StorageringError) -> None:
         """The task ended with that error; raises it if the build must end with it."""
         self._finished.discard(task)
-        # Refused credentials are no fault of the file: it must not be lost over them.
-        if self._context.spec.on_bad_source == "fail" or error.source is None or isinstance(error, AuthError):
+        if self._context.spec.on_bad_source == "fail" or error.source is None or not is_bad_source(error):
             raise error
         with self._lock:
             self.failures[task.number] = error

@@ -66,13 +66,22 @@ def plan_build(inspection: Inspection, spec: ConversionSpec, settings: Settings,
     with blamed_on(number), closing(open_source(location, file.tree, settings, spool_of(spool, location))) as source:
         probe = _Probe(source, inspection, spec)
         schema = probe.schema()
-    sizes = _Sizes(probe.bytes_per_entry, spec.chunk_bytes)
+    told = sum(inspection.entry_bytes.get(name, 0.0) for name in probe.read_names)
+    sizes = _Sizes(_likelier(probe.bytes_per_entry, told), spec.chunk_bytes)
     context = BuildContext(
         spec, schema, inspection.files, inspection.locations, probe.read_names, staging, spool, settings
     )
     pieces = [p for number, bounds in enumerate(inspection.bounds) for p in _cut_file(number, bounds, sizes)]
     known = probe.arrays if pieces == [Span(number, 0, probe.entries)] else None
     return BuildPlan(context, key_tasks(context, _group(pieces, sizes, spec)), probe.skipped, known)
+
+
+def _likelier(probed: float, told: float) -> float:
+    """Bytes of an entry: as probed, unless the files tell far more, as where the first entries are small ones.
+
+    What they tell counts the headers of their blocks, too, so a little more means nothing.
+    """
+    return told if told > 2 * probed else probed
 
 
 class _Probe:

@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 
 from storagering.cache.chunks import BuiltChunk, ChunkWriter
-from storagering.cache.messages import BuildContext, Task, blamed_on, decode_path, encode_reply
+from storagering.cache.messages import BuildContext, Task, blamed_on, decode_path, encode_reply, urls_of
 from storagering.cache.opened import OpenSources
 from storagering.cache.pruning import PrunedReader
 from storagering.cache.selection import LABEL, Selection
@@ -110,7 +110,7 @@ def main() -> None:
     os.dup2(2, 1)  # whatever libraries print must not mix with replies
     lines = iter(sys.stdin.buffer.readline, b"")
     context = msgspec.json.decode(next(lines), type=BuildContext, dec_hook=decode_path)
-    urls = [url for location in context.locations for url in (location.url, *location.replicas)]
+    urls = urls_of(context.locations)
     with closing(OpenSources(context)) as sources, suppress(BrokenPipeError):  # whom it worked for is gone
         for line in lines:
             task = msgspec.json.decode(line, type=Task)

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from storagering.cache.layout import Cache
 from storagering.cache.manifest import MANIFEST_NAME
-from storagering.errors import CacheError, StorageringError
+from storagering.errors import CacheError, NotFoundError, StorageringError
 from storagering.files import FileLock, rename_file
 from storagering.types import Manifest
 
@@ -49,17 +49,18 @@ _TABLES = {
 }
 
 
-def index_dataset(cache: Cache, manifest: Manifest) -> None:
-    """Enter one dataset into the catalog, replacing what it said of that name.
+def index_dataset(cache: Cache, name: str) -> None:
+    """Enter one dataset into the catalog as it is now, replacing what it said of that name.
 
     Raises:
         CacheError: the catalog cannot be written (it enters the dataset when it next can).
     """
 
     def enter(connection: duckdb.DuckDBPyConnection) -> None:
-        _forget(connection, manifest.name)
-        with suppress(FileNotFoundError):  # removed since it was published
-            _insert(connection, manifest, _stat(cache, manifest.name))
+        _forget(connection, name)
+        with suppress(FileNotFoundError, NotFoundError):  # removed since it was published
+            found = _stat(cache, name)  # first: should a newer manifest follow, the next sync sees it
+            _insert(connection, cache.manifest(name), found)
 
     _write(cache, enter)
 

@@ -41,13 +41,18 @@ def resolve_sources(sources: LabelledSources, settings: Settings) -> list[tuple[
     else:
         found = [(url, None) for url in _expand_all(sources, settings)]
     if not found:
-        raise SpecError("no source is named")
+        raise SpecError("no source is named; options such as --columns take all names that follow: put sources first")
     seen: set[str] = set()
     for url, _ in found:
-        if url in seen:
+        if identify(url) in seen:
             raise SpecError(f"{redact_url(url)} is named twice: its entries would count double")
-        seen.add(url)
+        seen.add(identify(url))
     return found
+
+
+def identify(url: str) -> str:
+    """What all paths of one file share: a path without links; a URL as it is."""
+    return os.path.realpath(url.removeprefix("file://")) if scheme_of(url) in ("", "file") else url
 
 
 def _expand_all(sources: Sources, settings: Settings) -> list[str]:

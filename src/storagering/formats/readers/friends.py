@@ -84,7 +84,8 @@ class JoinedSource(Source):
         self.entries = first.entries
         others = [member for member, same in zip(members[1:], same_file, strict=True) if not same]
         self.nbytes = first.nbytes + sum(other.nbytes for other in others)
-        self.version = "+".join(member.version for member in (first, *others))
+        versions = [member.version for member in (first, *others)]
+        self.version = "+".join(versions) if all(versions) else ""
         self.checksum = first.checksum if all(m.checksum for m in members) else ""
         self.self_checked = all(m.checksum or m.self_checked for m in members)
         self.columns: dict[str, str] = {}
