@@ -173,6 +173,56 @@ def test_a_file_cut_between_two_events(tmp_path: Path, settings: Settings, kind:
     assert read_all(tmp_path / "twice.hepmc", settings)["event_number"].to_list() == [0, 1, 2, 0, 1, 2]
 
 
+@pytest.mark.parametrize(
+    ("kind", "line", "old", "new", "words"),
+    [
+        ("hepmc2", "V", "V ", "W ", "3 vertices, it says 4"),
+        ("hepmc2", "P", "P ", "Q ", "particles of a vertex, which says"),
+        ("hepmc3", "V", "[5]", "[99]", "goes into a vertex that is not there"),
+        ("hepmc3", "V", "[5]", "[0]", "goes into a vertex that is not there"),
+        ("hepmc3", "V", "V -2 ", "V -9 ", "vertices are not numbered"),
+        ("hepmc3", "P", "P 5 -2 ", "P 5 -9 ", "comes from one that is not there"),
+        ("hepmc3", "P", "P 5 -2 ", "P 5 5 ", "comes from one that is not there"),
+        ("hepmc3", "P", "P 2 ", "P 3 ", "particles are not numbered"),
+        ("hepmc3", "E", " 4 ", " 9 ", "vertices, it says 9"),
+    ],
+)
+def test_numbers_that_lead_astray(
+    tmp_path: Path, settings: Settings, kind: str, line: str, old: str, new: str, words: str
+) -> None:
+    """The library would die of some, and lose particles for others."""
+    write_events(tmp_path / "bad.hepmc", random_events(3), kind)
+    head, _, last = (tmp_path / "bad.hepmc").read_text().rpartition("\nE ")
+    lines = [*head.split("\n"), *f"E {last}".split("\n")]
+    place = max(n for n, text in enumerate(lines) if text.startswith(f"{line} ") and old in text)
+    lines[place] = lines[place].replace(old, new, 1)
+    (tmp_path / "bad.hepmc").write_text("\n".join(lines))
+    with pytest.raises(CorruptDataError, match=rf"bad\.hepmc: event 2 is damaged.*{words}"):
+        open_source(str(tmp_path / "bad.hepmc"), None, settings)
+
+
+def test_particles_before_the_first_event(tmp_path: Path, settings: Settings) -> None:
+    for kind in FORMATS:
+        write_events(tmp_path / f"{kind}.hepmc", random_events(2), kind)
+        text = (tmp_path / f"{kind}.hepmc").read_text()
+        (tmp_path / f"{kind}.hepmc").write_text(text.replace("\nE ", "\nF ", 1))
+        with pytest.raises(CorruptDataError, match="event 0 is damaged"):
+            open_source(str(tmp_path / f"{kind}.hepmc"), None, settings)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_weights_that_change_their_names(tmp_path: Path, settings: Settings, kind: str) -> None:
+    text = ""
+    for names in (["nominal", "up"], ["up", "nominal"]):
+        events = random_events(2)
+        events[0].run_info.weight_names = names
+        write_events(tmp_path / "x.hepmc", events, kind)
+        text += (tmp_path / "x.hepmc").read_text()
+    (tmp_path / "both.hepmc").write_text(text)
+    with pytest.raises(CorruptDataError, match=r"event 2 is damaged.*weights are called otherwise"):
+        open_source(str(tmp_path / "both.hepmc"), None, settings)
+
+
 def test_units_that_change(tmp_path: Path, settings: Settings) -> None:
     events = random_events(2)
     events[1].set_units(pyhepmc.Units.GEV, pyhepmc.Units.CM)

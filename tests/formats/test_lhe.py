@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 import storagering as sr
 from storagering.config import Settings, load_settings
-from storagering.errors import CorruptDataError, TruncatedError
-from storagering.formats.readers import open_source
+from storagering.errors import CorruptDataError, FormatError, TruncatedError
+from storagering.formats.readers import lhe, open_source
 from storagering.testing import xrootd
 from storagering.testing.source_contract import SourceContract
 
@@ -163,6 +163,20 @@ def test_damage(tmp_path: Path, settings: Settings, old: str, new: str, error: t
     (tmp_path / "bad.lhe").write_text(head + new + tail)
     with pytest.raises(error, match=rf"bad\.lhe.*{words}"):
         open_source(str(tmp_path / "bad.lhe"), None, settings)
+
+
+@pytest.mark.parametrize("step", [1, 20, 1 << 20])
+def test_documents_one_after_the_other(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Pylhe reads the first and says nothing of the others."""
+    text = text_of(random_columns(2))
+    monkeypatch.setattr(lhe, "_BUFFER_BYTES", step)
+    for number, both in enumerate((text + text, text + text.rpartition("</event>")[0])):
+        path = tmp_path / f"{number}.lhe.gz"
+        path.write_bytes(gzip.compress(text.encode()) + gzip.compress(both.removeprefix(text).encode()))
+        with pytest.raises(FormatError, match=r"lhe\.gz holds several documents"):
+            open_source(str(path), None, settings)
 
 
 def fixed_counts(columns: Mapping[str, Any]) -> dict[str, Any]:

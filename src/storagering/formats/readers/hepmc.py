@@ -6,7 +6,6 @@ The columns are those of HepMC's own ``GenEventData``, which hold an event exact
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,19 +13,16 @@ from typing import Any
 import numpy as np
 
 from storagering.config import Settings
-from storagering.errors import CorruptDataError, FormatError, MissingExtraError, TruncatedError
+from storagering.errors import CorruptDataError, MissingExtraError
 from storagering.files import redact_text, redact_url
-from storagering.formats.blob import Blob, BlobFile
+from storagering.formats.blob import Blob
 from storagering.formats.readers.arrow_ipc import Batches, open_unpacked
 from storagering.formats.readers.event_tables import EventColumn, EventTable
+from storagering.formats.readers.hepmc_text import HepmcText, hepmc_kind
+from storagering.formats.readers.text_blocks import BlockFile
 from storagering.formats.source import Source
 from storagering.types import Array
 
-_ENDS = {
-    "HepMC::Asciiv3": b"HepMC::Asciiv3-END_EVENT_LISTING",
-    "HepMC::IO_GenEvent": b"HepMC::IO_GenEvent-END_EVENT_LISTING",
-}
-_HEAD_BYTES = 4096
 _BUFFER_BYTES = 1 << 20
 _PARTICLE = {
     "pid": "i4",
@@ -39,8 +35,6 @@ _PARTICLE = {
     "e": "f8",
 }
 _VERTEX = {"status": "i4", "x": "f8", "y": "f8", "z": "f8", "t": "f8"}
-#: A line of numbers with something else in it, for which the library takes 0.
-_ODD = re.compile(rb"\n[EVP] [-+0-9.eE \t\[\],@naifNAIF]*[^-+0-9.eE \t\[\],@naifNAIF\r\n]+")
 _POSITION = ("x", "y", "z", "t")
 
 
@@ -61,7 +55,7 @@ def open_hepmc(blob: Blob, settings: Settings, spool: str) -> Source:
     def batches() -> Batches:
         events = _Events(pyhepmc, blob)
         first = events.read()
-        table = EventTable(_columns(events.units, events.weight_names if first else []))
+        table = EventTable(_columns(events.units, events.weight_names))
         return table.schema, _fill(table, first, events)
 
     return open_unpacked(blob, "hepmc", batches, settings, spool, exact=True)
@@ -95,23 +89,23 @@ class _Events:
     The library takes damage for the end of the file; so its events are counted against those in the text.
 
     Attributes:
-        units: of momenta and lengths; all events must have those of the first.
+        units: of momenta and lengths, and
+        weight_names: names of the weights; all events must have those of the first.
     """
 
     def __init__(self, pyhepmc: Any, blob: Blob) -> None:
         self._library, self._url = pyhepmc, blob.url
-        kind = _kind(blob)
-        self._text = _Text(blob)
-        stream = pyhepmc.io.pyiostream(self._text, _BUFFER_BYTES)
+        kind = hepmc_kind(blob)
+        self._text = HepmcText(blob, kind)
+        self._blocks = self._text.blocks()
+        stream = pyhepmc.io.pyiostream(BlockFile(self._blocks), _BUFFER_BYTES)
         reader = pyhepmc.io.ReaderAscii if kind == "HepMC::Asciiv3" else pyhepmc.io.ReaderAsciiHepMC2
         self._reader = reader(stream)
         self._number = 0
-        self.units = ("GEV", "MM")
+        self.units, self.weight_names = ("GEV", "MM"), list[str]()
         self._event = pyhepmc.GenEvent()
 
-    @property
-    def weight_names(self) -> list[str]:
-        """Names of the weights of the event read last."""
+    def _weight_names(self) -> list[str]:
         info = self._event.run_info
         return list(info.weight_names) if info else []
 
@@ -127,39 +121,28 @@ class _Events:
                 good = self._reader.read_event(self._event) and not self._reader.failed()
         except (RuntimeError, ValueError, IndexError) as error:
             raise self._damaged(redact_text(str(error), self._url)[:300]) from error
-        if self._text.odd:
-            raise self._damaged(f"or one soon after: {self._text.odd!r} are not numbers")
         if not good:
-            if self._text.rest() > self._number:
-                raise self._damaged("it cannot be parsed")
+            for _ in self._blocks:
+                pass  # whatever it has not read
+            if self._text.counts or self._text.fault:
+                raise self._damaged("it cannot be parsed" if self._text.counts else self._text.fault)
             return None
         data = self._library.GenEventData()
         self._event.write_data(data)
-        if len(data.particles) != (expected := self._text.particles(self._number)):
+        if len(data.particles) != (expected := self._text.next_count()):
             raise self._damaged(f"{len(data.particles)} particles of {expected}")
-        units = (data.momentum_unit.name, data.length_unit.name)
+        units, names = (data.momentum_unit.name, data.length_unit.name), self._weight_names()
         if not self._number:
-            self.units = units
+            self.units, self.weight_names = units, names
         if units != self.units:
             raise self._damaged(f"its units are {'/'.join(units)}, those of the first {'/'.join(self.units)}")
+        if names != self.weight_names:
+            raise self._damaged("its weights are called otherwise than in the first event")
         self._number += 1
         return data
 
     def _damaged(self, why: str) -> CorruptDataError:
         return CorruptDataError(f"{redact_url(self._url)}: event {self._number} is damaged ({why}); fetch it again")
-
-
-def _kind(blob: Blob) -> str:
-    head = bytes(blob.read(0, min(_HEAD_BYTES, blob.size))).decode(errors="replace")
-    kind = next((name for name in _ENDS if f"{name}-START_EVENT_LISTING" in head), None)
-    if kind is None:
-        raise FormatError(f"{redact_url(blob.url)} is no HepMC file of ASCII version 2 or 3 (IO_GenEvent or Asciiv3)")
-    tail = bytes(blob.read(max(0, blob.size - _HEAD_BYTES), blob.size)).rstrip()
-    if not tail.endswith(_ENDS[kind]):
-        raise TruncatedError(
-            f"{redact_url(blob.url)} does not end with {_ENDS[kind].decode()}: events are missing; fetch it again"
-        )
-    return kind
 
 
 @contextmanager
@@ -174,50 +157,6 @@ def _silent(library: Any) -> Iterator[None]:
     finally:
         for name, value in before.items():
             setattr(library.Setup, name, value)
-
-
-class _Text(BlobFile):
-    """The file as the library reads it; counts events and their particles on the way."""
-
-    def __init__(self, blob: Blob) -> None:
-        super().__init__(blob)
-        self._cut = b"\n"  # the start of a line whose end has not come yet
-        self._counts: list[int] = []  # particles of the events from number `_first` on
-        self._first = 0
-        self.odd = ""  # a line that cannot be right
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        count = super().readinto(buffer)
-        self._count(bytes(memoryview(buffer)[:count]))
-        return count
-
-    def _count(self, data: bytes) -> None:
-        text = self._cut + data
-        end = max(text.rfind(b"\n"), 0)
-        if not self.odd and (found := _ODD.search(text[: end + 1])):
-            self.odd = found[0].decode(errors="replace").strip()
-        before, *events = text[: end + 1].split(b"\nE ")
-        if self._counts:
-            self._counts[-1] += _particles_in(before)
-        self._counts += [_particles_in(b"\n" + event) for event in events]
-        self._cut = text[end:]
-
-    def particles(self, number: int) -> int:
-        """Particles in the text of an event that has been read; earlier ones are forgotten."""
-        del self._counts[: number - self._first]
-        self._first = number
-        return self._counts[0] if self._counts else 0
-
-    def rest(self) -> int:
-        """Number of events in the whole text, which is read to its end."""
-        buffer = bytearray(_BUFFER_BYTES)
-        while self.readinto(buffer):
-            pass
-        return self._first + len(self._counts)
-
-
-def _particles_in(text: bytes) -> int:
-    return text.count(b"\nP ")
 
 
 def _fill(table: EventTable, first: Any, events: _Events) -> Iterator[Any]:

@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from storagering.config import Settings
-from storagering.errors import CorruptDataError, MissingExtraError, TruncatedError
+from storagering.errors import CorruptDataError, FormatError, MissingExtraError, TruncatedError
 from storagering.files import redact_text, redact_url
 from storagering.formats.blob import Blob, BlobFile
 from storagering.formats.readers.arrow_ipc import Batches, open_unpacked
 from storagering.formats.readers.event_tables import EventColumn, EventTable
 from storagering.formats.source import Source
 
-_END = b"</LesHouchesEvents>"
+_START, _END = b"<LesHouchesEvents", b"</LesHouchesEvents>"
 _TAIL_BYTES = 1 << 16
 _BUFFER_BYTES = 1 << 20
 _EVENT = {
@@ -48,6 +48,7 @@ def open_lhe(blob: Blob, settings: Settings, spool: str) -> Source:
     Raises:
         MissingExtraError: pylhe is not installed.
         CorruptDataError, TruncatedError: naming the event.
+        FormatError: several documents in one file.
         SourceError: the server failed.
     """
     try:
@@ -67,11 +68,27 @@ def open_lhe(blob: Blob, settings: Settings, spool: str) -> Source:
 
 
 def _check_end(blob: Blob) -> None:
+    """Whether there is one document and it is whole; pylhe stops after the first."""
     tail = bytes(blob.read(max(0, blob.size - _TAIL_BYTES), blob.size))
     if _END not in tail:
         raise TruncatedError(
             f"{redact_url(blob.url)} does not end with {_END.decode()}: events are missing; fetch it again"
         )
+    if _documents(blob) > 1:
+        raise FormatError(
+            f"{redact_url(blob.url)} holds several documents of Les Houches events, one after the other; "
+            "make each a file of its own"
+        )
+
+
+def _documents(blob: Blob) -> int:
+    """How many begin or end in the file."""
+    counts = {_START: 0, _END: 0}
+    for start in range(0, blob.size, _BUFFER_BYTES):
+        data = bytes(blob.read(start, min(start + _BUFFER_BYTES + len(_END), blob.size)))
+        for tag in counts:  # those that begin in this step
+            counts[tag] += data.count(tag, 0, _BUFFER_BYTES + len(tag) - 1)
+    return max(counts.values())
 
 
 def _events(pylhe: Any, blob: Blob) -> Iterator[Any]:
