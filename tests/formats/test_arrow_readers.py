@@ -271,6 +271,67 @@ def test_offsets_that_lead_astray(tmp_path: Path, settings: Settings) -> None:
             read_all(tmp_path / "bad", settings)
 
 
+def test_places_beyond_a_dictionary(tmp_path: Path, settings: Settings) -> None:
+    """Decoding a stream's dictionaries unseen would end the process."""
+    write_stream(tmp_path / "x", pa.table({"d": pa.array(["a", "b"]).dictionary_encode()}))
+    data = (tmp_path / "x").read_bytes()
+    assert data[-16:-8] == np.array([0, 1], "<i4").tobytes()  # before the mark of the end
+    (tmp_path / "bad").write_bytes(data[:-12] + np.array([2**30], "<i4").tobytes() + data[-8:])
+    with pytest.raises(CorruptDataError, match=r"bad.*is damaged"):
+        open_source(str(tmp_path / "bad"), None, settings)
+
+
+def test_streams_end_with_their_mark(tmp_path: Path, settings: Settings) -> None:
+    write_stream(tmp_path / "x", pa.table({"x": np.arange(7)}))  # 4 batches
+    data = (tmp_path / "x").read_bytes()
+    for cut in range(8, 400, 8):
+        (tmp_path / f"cut{cut}").write_bytes(data[:-cut])
+        with pytest.raises(CorruptDataError) as caught:
+            open_source(str(tmp_path / f"cut{cut}"), None, settings)
+        assert cut > 8 or "ends without the mark" in str(caught.value)
+    (tmp_path / "twice").write_bytes(data + data)
+    with pytest.raises(CorruptDataError, match=f"twice: {len(data):,} bytes follow the mark"):
+        open_source(str(tmp_path / "twice"), None, settings)
+
+
+def test_dictionaries_that_change_inside_lists_and_records(tmp_path: Path, settings: Settings) -> None:
+    def batch(*words: str) -> pa.RecordBatch:
+        coded = pa.array(words).dictionary_encode()
+        lists = pa.ListArray.from_arrays(pa.array([0, 1, 2], pa.int32()), coded)
+        return pa.record_batch({"l": lists, "r": pa.StructArray.from_arrays([coded], ["w"])})
+
+    batches = [batch("a", "b"), batch("c", "d")]
+    with pa.OSFile(str(tmp_path / "x"), "wb") as file, pa.ipc.new_stream(file, batches[0].schema) as writer:
+        for one in batches:
+            writer.write_batch(one)
+    found = read_all(tmp_path / "x", settings)
+    assert found["l"].to_list() == [["a"], ["b"], ["c"], ["d"]]
+    assert found["r"].to_list() == [{"w": "a"}, {"w": "b"}, {"w": "c"}, {"w": "d"}]
+
+
+def test_a_footer_of_two_minds(tmp_path: Path, settings: Settings) -> None:
+    """Statistics of a column chunk that claims another type would end the process."""
+    write_parquet(tmp_path / "x", pa.table({"v": np.arange(3.0), "n": [1, 2, 3]}), store_schema=False)
+    data = (tmp_path / "x").read_bytes()
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    refused = 0
+    for place in range(footer, len(data) - 8):
+        if data[place] not in (0x04, 0x0A):  # INT64 and DOUBLE in Thrift's compact form
+            continue
+        (tmp_path / "bad").write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
+        try:
+            open_source(str(tmp_path / "bad"), None, settings).close()
+        except CorruptDataError as error:
+            refused += "of row group 0 is" in str(error)
+    assert refused >= 2
+
+
+def test_times_of_96_bits(tmp_path: Path, settings: Settings) -> None:
+    times = pa.array([-62135596800000000, 253402214400000000], pa.timestamp("us"))  # the years 1 and 9999
+    write_parquet(tmp_path / "x", pa.table({"t": times}), use_deprecated_int96_timestamps=True)
+    assert read_all(tmp_path / "x", settings)["t"].to_list() == times.cast(pa.int64()).to_pylist()
+
+
 def test_samples_of_experiments(shared_data: Path, settings: Settings) -> None:
     for name in ("pythia_jets/top.parquet", "hep_samples/nano_dy.parquet"):
         table = pq.ParquetFile(shared_data / name)

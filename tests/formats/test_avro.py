@@ -135,6 +135,19 @@ def test_damage_between_blocks(tmp_path: Path, settings: Settings) -> None:
         open_source(str(tmp_path / "x"), None, settings)
 
 
+@pytest.mark.parametrize("codec", ["null", "deflate"])
+def test_a_count_that_is_not_that_of_the_records(tmp_path: Path, settings: Settings, codec: str) -> None:
+    with (tmp_path / "x").open("wb") as file:
+        fastavro.writer(file, "long", range(60), codec=codec)
+    data = (tmp_path / "x").read_bytes()
+    place = data.index(data[-16:]) + 16
+    assert data[place] == 2 * 60
+    for wrong in (0, 2, 40, 80, 118, 122, 124):
+        (tmp_path / "bad").write_bytes(data[:place] + bytes([wrong]) + data[place + 1 :])
+        with pytest.raises(CorruptDataError, match=r"bad.*is damaged"):
+            open_source(str(tmp_path / "bad"), None, settings)
+
+
 def test_a_block_that_unpacks_to_too_much(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(avro, "_MAX_BLOCK_BYTES", 1 << 16)
     with (tmp_path / "x").open("wb") as file:

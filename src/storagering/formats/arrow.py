@@ -25,8 +25,17 @@ def arrow_type(column: Column) -> pa.DataType:
 
 
 def to_arrow(column: Column, arrays: tuple[Array, ...], num_entries: int) -> pa.Array:
-    """One column of a batch as an Arrow array (large lists, fixed-size lists, structs)."""
-    return _build(ak.forms.from_json(column.form), iter(arrays), num_entries)
+    """One column of a batch as an Arrow array (large lists, fixed-size lists, structs).
+
+    Raises:
+        UnsupportedTypeError: it holds text that is not UTF-8, or its type has no counterpart.
+    """
+    try:
+        return _build(ak.forms.from_json(column.form), iter(arrays), num_entries)
+    except pa.ArrowInvalid as error:
+        raise UnsupportedTypeError(
+            f"column {column.name!r} cannot be a column of Arrow or Parquet ({error}); leave it out"
+        ) from error
 
 
 def from_arrow(column: Column, array: pa.Array) -> tuple[Array, ...]:
@@ -69,7 +78,9 @@ def _build(form: Any, arrays: Iterator[Array], length: int) -> pa.Array:
         if form.parameter("__array__") in ("string", "bytestring"):
             kind = pa.large_string() if form.parameter("__array__") == "string" else pa.large_binary()
             buffers = [None, pa.py_buffer(offsets), content.buffers()[1]]
-            return pa.Array.from_buffers(kind, length, buffers)
+            out = pa.Array.from_buffers(kind, length, buffers)
+            out.validate(full=True)  # text that is not UTF-8 makes a file that others cannot read
+            return out
         return pa.LargeListArray.from_arrays(pa.array(offsets), content)
     if isinstance(form, ak.forms.RecordForm) and form.fields:
         contents = [_build(c, arrays, length) for c in form.contents]

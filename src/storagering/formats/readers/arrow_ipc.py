@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.feather
 
 from storagering.config import Settings
-from storagering.errors import TruncatedError
+from storagering.errors import CorruptDataError, TruncatedError
 from storagering.files import redact_url
 from storagering.formats.blob import Blob, BlobFile, LocalBlob
 from storagering.formats.readers.arrow_arrays import Flags, declared_flags, found_flags, loosened
@@ -95,12 +95,18 @@ def open_arrow(blob: Blob) -> IpcSource:
 
 
 def open_arrow_stream(blob: Blob, settings: Settings, spool: str) -> IpcSource:
-    """An IPC stream."""
+    """An IPC stream.
+
+    Raises:
+        TruncatedError: it ends without the mark that ends a stream.
+        CorruptDataError: something follows that mark.
+    """
 
     def batches() -> Batches:
-        reader = pa.ipc.open_stream(arrow_file(blob))
+        file = arrow_file(blob)
+        reader = pa.ipc.open_stream(file)
         schema = pa.schema([_decoded(f) for f in reader.schema], reader.schema.metadata)
-        return schema, (_decode(batch, schema) for batch in reader)
+        return schema, (_decode(batch, schema) for batch in _to_the_mark(reader, file, blob))
 
     return open_unpacked(blob, "arrow-stream", batches, settings, spool)
 
@@ -162,11 +168,43 @@ def _with_flags(field: pa.Field) -> pa.Field:
     return pa.field(field.name, loosened(field.type), metadata={**(field.metadata or {}), _FLAGS: flags})
 
 
+def _to_the_mark(reader: pa.RecordBatchStreamReader, file: pa.NativeFile, blob: Blob) -> Iterator[pa.RecordBatch]:
+    """All batches; pyarrow takes the end of the file for that of the stream, and looks at nothing behind."""
+    end = file.tell()
+    for batch in reader:
+        end = file.tell()
+        yield batch
+    if file.tell() == end:
+        raise TruncatedError(
+            f"{redact_url(blob.url)} ends without the mark that ends an Arrow stream: batches may be missing; "
+            "fetch it again"
+        )
+    if file.tell() < blob.size:
+        raise CorruptDataError(
+            f"{redact_url(blob.url)}: {blob.size - file.tell():,} bytes follow the mark that ends an Arrow stream; "
+            "if these are several streams, make each a file of its own"
+        )
+
+
 def _decoded(field: pa.Field) -> pa.Field:
-    return field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
+    """The field without dictionaries, however deep inside."""
+    kind = field.type
+    if pa.types.is_dictionary(kind):
+        return _decoded(field.with_type(kind.value_type))
+    if pa.types.is_struct(kind):
+        return field.with_type(pa.struct([_decoded(f) for f in kind]))
+    if pa.types.is_map(kind):
+        return field.with_type(pa.map_(_decoded(kind.key_field), _decoded(kind.item_field)))
+    if pa.types.is_fixed_size_list(kind):
+        return field.with_type(pa.list_(_decoded(kind.value_field), kind.list_size))
+    if pa.types.is_large_list(kind):
+        return field.with_type(pa.large_list(_decoded(kind.value_field)))
+    return field.with_type(pa.list_(_decoded(kind.value_field))) if pa.types.is_list(kind) else field
 
 
 def _decode(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """A file, unlike a stream, cannot change its dictionaries half way."""
-    columns = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in batch.columns]
+    batch.validate(full=True)  # decoding trusts the places in the dictionaries
+    plain = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in batch.columns]
+    columns = [c if c.type == kind else c.cast(kind) for c, kind in zip(plain, schema.types, strict=True)]
     return pa.RecordBatch.from_arrays(columns, schema=schema)

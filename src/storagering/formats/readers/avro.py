@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import bz2
 import io
-import json
 import lzma
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any
 
 import fastavro
 import pyarrow as pa
 
 from storagering.config import Settings
-from storagering.errors import CorruptDataError, LimitExceededError, MissingExtraError, TruncatedError
+from storagering.errors import CorruptDataError, FormatError, LimitExceededError, TruncatedError
 from storagering.files import redact_url
 from storagering.formats.blob import Blob, BlobFile
 from storagering.formats.readers.arrow_ipc import Batches, IpcSource, open_unpacked
@@ -63,6 +62,8 @@ def _batches(blob: Blob) -> Batches:
     file = io.BufferedReader(BlobFile(blob), _BUFFER_BYTES)
     reader = fastavro.block_reader(file)
     written, codec = reader.writer_schema, reader.codec
+    if codec not in _UNPACKERS:
+        raise FormatError(f"{redact_url(blob.url)} is packed by {codec}; these are read: {', '.join(_UNPACKERS)}")
     file.seek(-_SYNC_BYTES, io.SEEK_CUR)
     sync = file.read(_SYNC_BYTES)
     stored = fastavro.schema.expand_schema(written)
@@ -72,13 +73,13 @@ def _batches(blob: Blob) -> Batches:
     )
     fields = [_field(*item) for item in found]
     schema = pa.schema(fields)
-    header = _header(written, codec if codec not in _DECODERS else "null", sync)
+    plain = fastavro.parse_schema({"type": "array", "items": _without_logical(written)})
 
     def contents() -> Iterator[pa.RecordBatch]:
         rows: list[Any] = []
         taken = 0
-        for block in _blocks(file, codec, sync, blob):
-            rows += _records(header + block, codec)
+        for count, block in _blocks(file, codec, sync, blob):
+            rows += _records(count, block, plain)
             taken += len(block)
             if taken > _BATCH_BYTES:
                 yield _to_batch(rows, schema, is_record=is_record)
@@ -169,15 +170,8 @@ def _inner(name: str, stored: Any) -> pa.Field:
     return pa.field(name, kind, nullable=nullable)
 
 
-def _header(written: Any, codec: str, sync: bytes) -> bytes:
-    """The beginning of a container file that says nothing of dates, so that they come as they are stored."""
-    out = io.BytesIO()
-    metadata = {"avro.schema": json.dumps(_without_logical(written)).encode(), "avro.codec": codec.encode()}
-    fastavro.schemaless_writer(out, {"type": "map", "values": "bytes"}, metadata)
-    return b"Obj\x01" + out.getvalue() + sync
-
-
 def _without_logical(stored: Any) -> Any:
+    """The schema without a word of dates, so that they come as they are stored."""
     if isinstance(stored, list):
         return [_without_logical(inner) for inner in stored]
     if isinstance(stored, Mapping):
@@ -185,45 +179,77 @@ def _without_logical(stored: Any) -> Any:
     return stored
 
 
-def _blocks(file: IO[bytes], codec: str, sync: bytes, blob: Blob) -> Iterator[bytes]:
-    """The blocks, unpacked within limits, each as it stands in a file."""
+def _blocks(file: IO[bytes], codec: str, sync: bytes, blob: Blob) -> Iterator[tuple[int, bytes]]:
+    """How many records each block holds, and the block unpacked within limits."""
     shown = redact_url(blob.url)
     while file.tell() < blob.size:
         count, size = _read_long(file), _read_long(file)
-        if not 0 <= size <= _MAX_BLOCK_BYTES or count < 0:
-            raise LimitExceededError(f"{shown}: a block claims {size:,} bytes; at most {_MAX_BLOCK_BYTES:,} are read")
+        if not 0 <= size <= _MAX_BLOCK_BYTES or not 0 <= count <= _MAX_BLOCK_BYTES:
+            raise LimitExceededError(
+                f"{shown}: a block claims {count:,} records in {size:,} bytes; at most {_MAX_BLOCK_BYTES:,} are read"
+            )
         data, mark = file.read(size), file.read(_SYNC_BYTES)
         if len(mark) < _SYNC_BYTES:
             raise TruncatedError(f"{shown} ends within a block: fetch it again")
         if mark != sync:
             raise CorruptDataError(f"{shown}: a block does not end where it says; fetch it again")
-        if codec in _DECODERS:
-            decoder = _DECODERS[codec]()
-            data = decoder.decompress(data, _MAX_BLOCK_BYTES)
-            if not decoder.eof:
-                raise LimitExceededError(
-                    f"{shown}: a block is cut short, or unpacks to over {_MAX_BLOCK_BYTES:,} bytes"
-                )
-        yield _long(count) + _long(len(data)) + data + sync
+        unpacked, whole = _UNPACKERS[codec](data)
+        if not whole:
+            raise LimitExceededError(f"{shown}: a block is cut short, or unpacks to over {_MAX_BLOCK_BYTES:,} bytes")
+        yield count, unpacked
 
 
-def _records(container: bytes, codec: str) -> list[Any]:
-    try:
-        return list(fastavro.reader(io.BytesIO(container)))
-    except ValueError as error:
-        if "need to install" not in str(error):
-            raise
-        raise MissingExtraError(f"Avro files packed by {codec} need another package: {error}") from error
+def _records(count: int, block: bytes, schema: Any) -> list[Any]:
+    """The records of a block, read as an array of so many and the mark of its end.
+
+    Raises:
+        ValueError: the block holds fewer or more.
+    """
+    stream = io.BytesIO((_long(count) if count else b"") + block + b"\0")
+    found: Any = fastavro.schemaless_reader(stream, schema, None)
+    if len(found) != count or stream.read(1):
+        raise ValueError(f"a block does not hold the {count:,} records that it says")
+    return list(found)
 
 
-_DECODERS: dict[str, Any] = {
-    "deflate": lambda: zlib.decompressobj(-15),
-    "bzip2": bz2.BZ2Decompressor,
-    "xz": lzma.LZMADecompressor,
+def _decode(decoder: Any, data: bytes) -> tuple[bytes, bool]:
+    out = decoder.decompress(data, _MAX_BLOCK_BYTES)
+    return out, decoder.eof
+
+
+def _unpack_snappy(data: bytes) -> tuple[bytes, bool]:
+    """Followed by a checksum of what is unpacked."""
+    size = _read_unsigned(io.BytesIO(data))
+    if size > _MAX_BLOCK_BYTES:
+        return b"", False
+    out = pa.Codec("snappy").decompress(data[:-4], size, asbytes=True)
+    if zlib.crc32(out) != int.from_bytes(data[-4:], "big"):
+        raise ValueError("a block differs from its checksum")
+    return out, True
+
+
+def _unpack_zstd(data: bytes) -> tuple[bytes, bool]:
+    with pa.CompressedInputStream(pa.BufferReader(data), "zstd") as stream:
+        out = stream.read(_MAX_BLOCK_BYTES + 1)
+    return out, len(out) <= _MAX_BLOCK_BYTES
+
+
+_UNPACKERS: dict[str, Callable[[bytes], tuple[bytes, bool]]] = {
+    "null": lambda data: (data, True),
+    "deflate": lambda data: _decode(zlib.decompressobj(-15), data),
+    "bzip2": lambda data: _decode(bz2.BZ2Decompressor(), data),
+    "xz": lambda data: _decode(lzma.LZMADecompressor(), data),
+    "snappy": _unpack_snappy,
+    "zstandard": _unpack_zstd,
 }
 
 
 def _read_long(file: IO[bytes]) -> int:
+    value = _read_unsigned(file)
+    return value >> 1 ^ -(value & 1)
+
+
+def _read_unsigned(file: IO[bytes]) -> int:
     value = shift = 0
     while True:
         byte = file.read(1)
@@ -232,7 +258,7 @@ def _read_long(file: IO[bytes]) -> int:
         value |= (byte[0] & 0x7F) << shift
         shift += 7
         if byte[0] < 0x80:
-            return value >> 1 ^ -(value & 1)
+            return value
 
 
 def _long(value: int) -> bytes:

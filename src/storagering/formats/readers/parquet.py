@@ -37,9 +37,14 @@ class ParquetSource(ArrowSource):
         self._settings, self._spool = settings, spool
         with damage(blob.url, "its footer"):
             self._parquet = pq.ParquetFile(
-                arrow_file(blob), page_checksum_verification=True, pre_buffer=False, buffer_size=1 << 20
+                arrow_file(blob),
+                page_checksum_verification=True,
+                pre_buffer=False,
+                buffer_size=1 << 20,
+                coerce_int96_timestamp_unit="us",  # in ns, years after 2262 would be others
             )
             metadata = self._parquet.metadata
+            _check_types(metadata)
             counts = [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)]
             if any(n < 0 for n in counts) or sum(counts) != metadata.num_rows:
                 raise FormatError(f"{redact_url(blob.url)}: its row groups do not add up to {metadata.num_rows:,}")
@@ -165,6 +170,22 @@ def open_parquet(blob: Blob, settings: Settings, spool: str) -> ParquetSource:
     if tail != b"PAR1" or blob.size < 12:
         raise TruncatedError(f"{redact_url(blob.url)} does not end as a Parquet file does: fetch it again")
     return ParquetSource(blob, settings, spool)
+
+
+def _check_types(metadata: pq.FileMetaData) -> None:
+    """Each column chunk says its type once more; pyarrow ends the process over statistics of another.
+
+    Raises:
+        ValueError: they differ.
+    """
+    kinds = [metadata.schema.column(leaf).physical_type for leaf in range(metadata.num_columns)]
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        if group.num_columns != len(kinds):
+            raise ValueError(f"row group {number} has {group.num_columns} columns, not {len(kinds)}")
+        for leaf, kind in enumerate(kinds):
+            if (found := group.column(leaf).physical_type) != kind:
+                raise ValueError(f"column chunk {leaf} of row group {number} is {found}, its column {kind}")
 
 
 def _count_leaves(kind: pa.DataType) -> int:
