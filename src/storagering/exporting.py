@@ -190,7 +190,11 @@ def _copy_source(source: Source, job: _Job) -> Exported:
     """Starts over without columns that turn out to be unreadable further on."""
     options, progress = job.options, job.progress
     first, last = options.range_of(source.entries)
-    stream = SourceStream(source, options.choose(source.columns), options.on_bad_column)
+    chosen = options.choose(source.columns)
+    stream = SourceStream(source, chosen, options.on_bad_column)
+    for name in source.repeated:
+        if name in chosen:
+            stream.skip(name, "another column of this name comes before it")
     schema = stream.schema
 
     def pieces(names: Sequence[str]) -> Iterator[Piece]:

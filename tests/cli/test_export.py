@@ -120,6 +120,15 @@ def test_several_files_are_not_copied(run: Command, tmp_path: Path) -> None:
     assert "one file, not 2" in done.err
 
 
+def test_columns_of_one_name_are_told(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("a,a,b\n1,2,3\n")
+    done = sr.copy(tmp_path / "x.csv", tmp_path / "x.parquet", to="parquet")
+    assert [(s.name, s.reason) for s in done.skipped] == [("a", "another column of this name comes before it")]
+    with pytest.raises(SchemaError, match="column 'a' cannot be read: another column of this name"):
+        sr.copy(tmp_path / "x.csv", tmp_path / "y.parquet", to="parquet", on_bad_column="fail")
+    assert sr.copy(tmp_path / "x.csv", tmp_path / "z.parquet", to="parquet", columns=["b"]).skipped == ()
+
+
 def test_a_damaged_source_leaves_nothing(tmp_path: Path) -> None:
     toy = tmp_path / "toy.root"
     write_toy_tree(toy, entries=4000, compression="zlib")

@@ -14,7 +14,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from storagering.config import Settings, load_settings
-from storagering.errors import CorruptDataError
+from storagering.errors import CorruptDataError, FormatError
 from storagering.formats.readers import open_source, text_blocks
 from storagering.formats.readers.text_layout import find_layout
 from storagering.testing.source_contract import read_all
@@ -62,6 +62,11 @@ def test_delimiters(tmp_path: Path, settings: Settings, delimiter: str) -> None:
         ("pt\n1.5\n2\n", ["pt"]),
         ("\n\na b\n1 2\n", ["a", "b"]),
         ("nan,1\n2,3\n", ["f0", "f1"]),
+        (",0,1\n0,1.5,2\n1,2.5,3\n", ["", "0", "1"]),
+        (",0,1\n1.5,2,3\n,5,6\n", ["f0", "f1", "f2"]),
+        ('"a\x0bx","b\u0085z"\n1,2\n3,4\n', ["a\x0bx", "b\u0085z"]),
+        ("# x\u2028y\n# page 1\x0c\na,b\n1,2\n3,4\n", ["a", "b"]),
+        ("# one\r# two\na,b\n1,2\n3,4\n", ["a", "b"]),
     ],
 )
 def test_headers(tmp_path: Path, settings: Settings, text: str, names: list[str]) -> None:
@@ -151,6 +156,31 @@ def test_rows_of_other_lengths_are_named(tmp_path: Path, settings: Settings) -> 
         with pytest.raises(CorruptDataError, match=r"x\.csv.*Expected 2 columns, got"):
             open_source(str(tmp_path / "x.csv"), None, settings)
         (tmp_path / "x.csv").unlink()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['a\tb\n0\tw\n1\t"x\n2\ty\n3\tz\n', 'a,b\n0,"aa"\n1,"cd', "a,b\n" + "0,p\n" * 300 + '1,"5\n' + "2,p\n" * 900],
+)
+def test_a_quote_that_is_never_closed(tmp_path: Path, settings: Settings, text: str) -> None:
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(CorruptDataError, match=r"x\.csv: a quote is opened and never closed"):
+        open_source(str(tmp_path / "x.csv"), None, settings)
+
+
+@pytest.mark.parametrize("text", ["a,b\r1,2\r3,4\r", "1 2\r3 4\r5 6\r"])
+def test_carriage_returns_alone_are_named(tmp_path: Path, settings: Settings, text: str) -> None:
+    (tmp_path / "x.csv").write_bytes(text.encode())
+    with pytest.raises(FormatError, match=r"x\.csv: its lines end with carriage returns alone"):
+        open_source(str(tmp_path / "x.csv"), None, settings)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("shift", range(12))
+def test_line_ends_inside_quotes_over_blocks(tmp_path: Path, settings: Settings, shift: int) -> None:
+    fields = [f"{'p' * n}\r\ntail" for n in range(400)]
+    text = f"a,b\n0,{'x' * shift}\n" + "".join(f'{n},"{field}"\n' for n, field in enumerate(fields))
+    assert read(tmp_path / "x", text, settings)["b"][1:] == fields
 
 
 def test_bad_text_far_in(tmp_path: Path, settings: Settings) -> None:

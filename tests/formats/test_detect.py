@@ -164,6 +164,18 @@ def test_packed_files(tmp_path: Path, settings: Settings, packing: str) -> None:
                 open_source(str(path), None, settings)
 
 
+@pytest.mark.parametrize("packing", ["gzip", "bzip2", "xz"])
+def test_damage_in_a_later_member(tmp_path: Path, settings: Settings, packing: str) -> None:
+    """The library takes what follows the first for the end of the file."""
+    first, second = PACKERS[packing](b"x,y\n1,2\n"), PACKERS[packing](b"3,4\n")
+    for number, bad in enumerate((bytes([second[0] ^ 1]) + second[1:], second[:3], second[:-2])):
+        (tmp_path / f"{number}.txt").write_bytes(first + bad)
+        with pytest.raises(CorruptDataError, match=rf"{number}\.txt"):
+            open_source(str(tmp_path / f"{number}.txt"), None, settings)
+    (tmp_path / "padded.txt").write_bytes(first + (bytes(8) if packing == "xz" else b"") + second)
+    assert read_all(tmp_path / "padded.txt", settings)["x"].to_list() == [1, 3]
+
+
 def test_a_bomb_is_stopped(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("storagering.formats.readers.unpack._FREE_BYTES", 1 << 20)
     (tmp_path / "bomb.gz").write_bytes(gzip.compress(gzip.compress(bytes(8 << 20))))

@@ -40,13 +40,15 @@ def settings() -> Settings:
 
 
 def structured(dtype: Any, shape: tuple[int, ...], seed: int = 0) -> Array:
-    """Random bits of a type; its bools are bools."""
+    """Random bits of a type; its bools are bools, its strings ASCII."""
     rng = np.random.default_rng(seed)
     values = np.zeros(shape, dtype)
     for name in values.dtype.names or ():
         field = values[name]
         kind = field.dtype
-        bits = np.frombuffer(rng.bytes(field.size * kind.itemsize), kind).reshape(field.shape)
+        data = rng.bytes(field.size * kind.itemsize)
+        data = bytes(byte & 0x7F for byte in data) if kind.kind == "S" else data
+        bits = np.frombuffer(data, kind).reshape(field.shape)
         values[name] = rng.random(field.shape) < 0.5 if kind.kind == "b" else bits
     return values
 
@@ -106,6 +108,14 @@ def test_one_dataset_is_chosen_by_name(tmp_path: Path, settings: Settings) -> No
     for wrong in ("jts", "jets,none", "cutBookkeeper"):
         with pytest.raises(NotFoundError, match=wrong):
             open_source(str(tmp_path / "salt.h5"), wrong, settings)
+
+
+@pytest.mark.parametrize(("tree", "name"), [("/a/jets/", "a/jets"), ("/a/jets, /b", "a/jets,b"), ("/", "")])
+def test_slashes_around_a_name(tmp_path: Path, settings: Settings, tree: str, name: str) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["a/jets/pt"], file["b"] = np.arange(3), np.arange(3)
+    with closing(open_source(str(tmp_path / "x.h5"), tree, settings)) as source:
+        assert source.tree == name
 
 
 def test_datasets_of_different_lengths_are_listed(tmp_path: Path, settings: Settings) -> None:

@@ -171,6 +171,28 @@ def test_files_that_are_no_tables(tmp_path: Path, settings: Settings) -> None:
             open_source(str(tmp_path / "z.npz"), None, settings)
 
 
+@pytest.mark.parametrize("words", [[b"\xe9", b"a"], [b"\xc3", b"\xa9"]])
+def test_text_that_is_not_utf8_is_a_reason(tmp_path: Path, settings: Settings, words: list[bytes]) -> None:
+    np.savez(tmp_path / "x.npz", s=np.array(words), r=np.array([(w, 1) for w in words], [("w", "S1"), ("n", "i4")]))
+    with closing(open_source(str(tmp_path / "x.npz"), None, settings)) as source:
+        with pytest.raises(UnreadableColumnsError, match=r"'s': it holds text that is not UTF-8; 'r/w': it"):
+            source.read(["s", "r/w", "r/n"], 0, 2)
+        assert source.read(["r/n"], 0, 2)["r/n"].to_list() == [1, 1]
+
+
+def test_a_list_of_members_that_lost_one(tmp_path: Path, settings: Settings) -> None:
+    np.savez(tmp_path / "x.npz", a=np.arange(3), b=np.arange(3))
+    data = (tmp_path / "x.npz").read_bytes()
+    first, second = data.index(b"PK\1\2"), data.rindex(b"PK\1\2")
+    end = data.index(b"PK\5\6")
+    size = (end - second).to_bytes(4, "little")
+    (tmp_path / "x.npz").write_bytes(data[:first] + data[second:end] + data[end : end + 12] + size + data[end + 16 :])
+    with zipfile.ZipFile(tmp_path / "x.npz") as packed:
+        assert packed.namelist() == ["b.npy"]
+    with pytest.raises(CorruptDataError, match=r"x\.npz: its list has 1 members and its end says 2"):
+        open_source(str(tmp_path / "x.npz"), None, settings)
+
+
 def test_two_members_of_one_name(tmp_path: Path, settings: Settings) -> None:
     out = io.BytesIO()
     np.save(out, np.arange(3))

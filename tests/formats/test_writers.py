@@ -269,6 +269,28 @@ def test_members_of_an_npz_file_are_told_apart() -> None:
     assert "'x.values.npy'" in refusals["x.values"]
 
 
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_text_that_is_not_utf8_makes_no_file(tmp_path: Path, kind: ExportFormat) -> None:
+    batch = make_batch({"s": ak.Array(["é", "a"])})
+    offsets, letters = batch.arrays["s"]
+    broken = Batch(batch.schema, 2, {"s": (offsets, np.where(letters == 0xC3, 0x41, letters).astype(np.uint8))})
+    with pytest.raises(SchemaError, match=r"column 's' cannot be a column of Arrow.*UTF8"):
+        write(tmp_path / "out", kind, broken)
+    assert left_in(tmp_path) == []
+
+
+def test_levels_of_npz(tmp_path: Path) -> None:
+    batch = make_batch({"x": np.random.default_rng(1).integers(0, 30, 20_000)})
+    sizes = [
+        write(tmp_path / level, "npz", batch, options=WriteOptions(compression=f"zlib:{level}")).nbytes
+        for level in ("0", "1", "9")
+    ]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(set(sizes)) == 3
+    with pytest.raises(SpecError, match="'zlib:12': zlib has the levels 0 to 9"):
+        write(tmp_path / "x", "npz", batch, options=WriteOptions(compression="zlib:12"))
+
+
 def test_strings_that_hdf5_would_cut_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(SchemaError, match=r"'s' has a string with a NUL.*--exclude"):
         write(tmp_path / "out", "hdf5", make_batch({"s": ak.Array(["a", "b\0c"])}))
@@ -305,3 +327,17 @@ def test_outputs_are_local(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no folder"):
         check_output(tmp_path / "absent" / "out", force=True)
     assert check_output(f"file://{tmp_path}/out", force=False) == tmp_path / "out"
+
+
+def test_a_folder_that_no_export_made_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    check_output(folder, force=True)  # an empty one may go
+    (folder / "thesis.tex").write_text("years")
+    batch = make_batch(JETS)
+    for kind in FORMATS:
+        with pytest.raises(OutputError, match="work is a folder that no export made"):
+            check_output(folder, force=True)
+        with pytest.raises(OutputError, match="work is a folder that no export made"):
+            write_output(writer_class(kind), folder, batch.schema, lambda: [batch], WriteOptions(), force=True)
+        assert (left_in(tmp_path), left_in(folder)) == (["work"], ["thesis.tex"])

@@ -209,6 +209,19 @@ def test_lost_metadata_lose_no_column_silently(tmp_path: Path, settings: Setting
         open_source(str(tmp_path / "x.zarr"), None, settings)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_lost_array_that_the_index_lists(tmp_path: Path, settings: Settings, version: int, packed: bool) -> None:
+    write_store(tmp_path / "x.zarr", version)
+    zarr.consolidate_metadata(tmp_path / "x.zarr")
+    open_source(str(tmp_path / "x.zarr"), None, settings).close()
+    shutil.rmtree(tmp_path / "x.zarr" / "events" / "pt")
+    path = tmp_path / "x.zarr"
+    if packed:
+        path = Path(shutil.make_archive(str(tmp_path / "y"), "zip", path))
+    with pytest.raises(CorruptDataError, match=r"the array 'events/pt' is listed in .* and not there"):
+        open_source(str(path), None, settings)
+
+
 def test_damaged_metadata_and_chunks(tmp_path: Path, settings: Settings) -> None:
     write_store(tmp_path / "x.zarr", 3)
     chunk = tmp_path / "x.zarr" / "events" / "image" / "c" / "0" / "0" / "0"

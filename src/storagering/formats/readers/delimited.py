@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.csv
 
 from storagering.config import Settings
+from storagering.errors import CorruptDataError, FormatError
+from storagering.files import redact_url
 from storagering.formats.blob import Blob
 from storagering.formats.detect import unknown_format
 from storagering.formats.readers.arrow_ipc import Batches, IpcSource, open_unpacked
@@ -20,16 +22,22 @@ from storagering.formats.readers.text_types import TextColumn
 _SAMPLE_BYTES = 256 << 10
 _SPACES = re.compile(rb"[ \t\r\f\v]+")
 _EDGES = re.compile(rb"^ | $", re.M)
+_MARK = "\1end\1"
 
 
 def open_delimited(blob: Blob, settings: Settings, spool: str) -> IpcSource:
     """A text table.
 
     Raises:
-        FormatError: the text is no table.
-        CorruptDataError: a row has more or fewer fields than the others.
+        FormatError: the text is no table, or its lines end with carriage returns alone.
+        CorruptDataError: a row has more or fewer fields than the others, or a quote is never closed.
     """
     head = bytes(blob.read(0, min(_SAMPLE_BYTES, blob.size)))
+    if b"\r" in head and b"\n" not in head:
+        raise FormatError(
+            f"{redact_url(blob.url)}: its lines end with carriage returns alone; write it anew with "
+            "tr '\\r' '\\n' < OLD > NEW"
+        )
     whole = len(head) == blob.size
     layout = find_layout(head.removeprefix(BOM).decode(errors="strict" if whole else "ignore"), whole=whole)
     if layout is None:
@@ -57,19 +65,49 @@ def _batches(blob: Blob, layout: TextLayout) -> Batches:
 
 
 def _text_batches(blob: Blob, layout: TextLayout) -> Iterator[pa.RecordBatch]:
-    """All rows, every field as text."""
+    """All rows, every field as text.
+
+    Raises:
+        CorruptDataError: a quoted field goes on to the end of the file.
+    """
     names = [str(number) for number in range(len(layout.names))]
-    stream = io.BufferedReader(BlockFile(_cleaned(blob, layout)), BLOCK_BYTES)
-    if not stream.peek(1):
-        return
     quote = False if layout.is_spaced else '"'
     reader = pyarrow.csv.open_csv(
-        pa.PythonFile(stream, mode="r"),
+        pa.PythonFile(BlockFile(_pieces(_marked(blob, layout))), mode="r"),
         pyarrow.csv.ReadOptions(column_names=names, block_size=BLOCK_BYTES),
         pyarrow.csv.ParseOptions(delimiter=layout.delimiter, quote_char=quote, newlines_in_values=bool(quote)),
         pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
     )
-    yield from reader
+    last = None
+    for batch in reader:
+        if last is not None and batch.num_rows:
+            yield last
+        last = batch if batch.num_rows else last
+    if last is None or any(column[-1].as_py() != _MARK for column in last.columns):
+        raise CorruptDataError(f"{redact_url(blob.url)}: a quote is opened and never closed; fetch it again")
+    yield last.slice(0, last.num_rows - 1)
+
+
+def _marked(blob: Blob, layout: TextLayout) -> Iterator[bytes]:
+    """The rows and one more, which a field that does not end would swallow."""
+    end = b"\n"
+    for rows in _cleaned(blob, layout):
+        yield rows
+        end = rows[-1:]
+    mark = layout.delimiter.join([_MARK] * len(layout.names)).encode()
+    yield (b"" if end == b"\n" else b"\n") + mark + b"\n"
+
+
+def _pieces(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """Of the size that pyarrow reads, none cut after a carriage return: it would lose a newline that follows."""
+    rest = b""
+    for block in blocks:
+        rest += block
+        while len(rest) > BLOCK_BYTES:
+            cut = BLOCK_BYTES - rest.startswith(b"\r", BLOCK_BYTES - 1)
+            yield rest[:cut]
+            rest = rest[cut:]
+    yield rest
 
 
 def _cleaned(blob: Blob, layout: TextLayout) -> Iterator[bytes]:
@@ -92,7 +130,7 @@ def _cleaned(blob: Blob, layout: TextLayout) -> Iterator[bytes]:
 
 def _without_comments(rows: bytes, quoted: bool) -> tuple[bytes, bool]:
     kept = []
-    for line in rows.splitlines(keepends=True):
+    for line in io.BytesIO(rows):
         if line.startswith(b"#") and not quoted:
             continue
         quoted ^= bool(line.count(b'"') % 2)

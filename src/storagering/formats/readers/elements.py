@@ -7,7 +7,9 @@ from typing import Any
 
 import awkward as ak
 import numpy as np
+import pyarrow as pa
 
+from storagering.formats.forms import UnsupportedTypeError
 from storagering.types import Array
 
 
@@ -63,6 +65,9 @@ def to_layout(values: Array, dtype: np.dtype[Any]) -> ak.contents.Content:
 
     Fixed-length strings lose the NULs that pad them, big-endian numbers their byte order; dates and times come as the
     integers that they are stored as (see `unit_of`). Nothing else changes.
+
+    Raises:
+        UnsupportedTypeError: text that is not UTF-8.
     """
     if dtype.subdtype is not None:
         dtype = dtype.subdtype[0]  # NumPy has made its shape part of that of the array
@@ -108,6 +113,11 @@ def _padded_strings(values: Array) -> ak.contents.Content:
 
 
 def _string_layout(offsets: Array, data: Array) -> ak.contents.Content:
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(data))]
+    try:
+        pa.Array.from_buffers(pa.large_string(), len(offsets) - 1, buffers).validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise UnsupportedTypeError("it holds text that is not UTF-8") from error
     characters = ak.contents.NumpyArray(data, parameters={"__array__": "char"})
     return ak.contents.ListOffsetArray(ak.index.Index64(offsets), characters, parameters={"__array__": "string"})
 

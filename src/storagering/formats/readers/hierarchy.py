@@ -20,6 +20,7 @@ import numpy as np
 
 from storagering.errors import CorruptDataError, SchemaError, StorageringError, nearest_names
 from storagering.files import redact_text, redact_url
+from storagering.formats.forms import UnsupportedTypeError
 from storagering.formats.readers.elements import to_layout, unit_of, why_unreadable
 from storagering.formats.readers.nested import NestedReader
 from storagering.formats.source import Source, Storage, UnreadableColumnsError
@@ -201,7 +202,9 @@ class HierarchySource(Source):
             with damage(self.url, array.path):
                 rows = array.read_fields([c.field for c in together], start, stop)
                 _check_length(rows, start, stop)
-                read |= {c.name: ak.Array(to_layout(rows[c.field], c.kind)) for c in together}
+                read |= {c.name: _to_awkward(rows[c.field], c.kind) for c in together}
+        if unreadable := {name: str(found) for name, found in read.items() if isinstance(found, UnsupportedTypeError)}:
+            raise UnreadableColumnsError(unreadable, self.url)
         return {name: read[name] for name in names}
 
     def _read_column(self, column: HierarchyColumn, start: int, stop: int) -> Any:
@@ -210,7 +213,15 @@ class HierarchySource(Source):
                 return column.nested.read(start, stop)
             rows = column.arrays[0].read(start, stop)
             _check_length(rows, start, stop)
-            return ak.Array(to_layout(rows, column.kind))
+            return _to_awkward(rows, column.kind)
+
+
+def _to_awkward(rows: Array, dtype: np.dtype[Any]) -> Any:
+    """The rows as an Awkward array, or why they cannot be one."""
+    try:
+        return ak.Array(to_layout(rows, dtype))
+    except UnsupportedTypeError as error:
+        return error
 
 
 def _storage_of(column: HierarchyColumn) -> Storage:

@@ -53,7 +53,8 @@ def find_table(hierarchy: Hierarchy, tree: str | None, url: str) -> tuple[str, l
         tables = [_name_of([unit for unit in chosen if unit.entries == n], chosen) for n in lengths]
         raise SeveralTablesError(tables, url, "tables of different lengths")
     base = bases[0] if len(bases) == 1 else ""
-    return tree or base, [column for unit in chosen for column in unit.columns(base)]
+    name = ",".join(part.strip().strip("/") for part in (tree or base).split(","))
+    return name, [column for unit in chosen for column in unit.columns(base)]
 
 
 class _Unit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ def find_layout(text: str, *, whole: bool) -> TextLayout | None:
         text: its beginning, without byte order mark.
         whole: whether this is all of it.
     """
-    lines = text.splitlines(keepends=True)
+    lines = io.StringIO(text).readlines()  # no other line ends than those that reading knows
     if not whole:
         lines = lines[:-1]
     first = next((n for n, line in enumerate(lines) if line.strip() and not line.startswith("#")), len(lines))
@@ -108,6 +109,8 @@ def _some_numeric(rows: Rows) -> bool:
 
 def _is_header(rows: Rows) -> bool:
     first, below = rows[0], [row for row in rows[1:] if len(row) == len(rows[0])]
+    if first == ["", *map(str, range(len(first) - 1))]:  # numbered columns beside an index, as pandas writes them
+        return bool(below) and all(row[0].strip() for row in below)
     if not any(is_number(field) for field in first):
         return any(field.strip() not in _NEUTRAL for field in first)
     return any(

@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,6 +18,7 @@ from storagering.errors import LimitExceededError, TruncatedError
 from storagering.files import redact_url
 from storagering.formats.blob import Blob, BlobFile, LocalBlob
 from storagering.formats.readers.arrow_source import damage
+from storagering.formats.readers.text_blocks import BlockFile
 from storagering.formats.spool import spool_file
 
 #: Wrappings whose checksums cover every byte of the contents, and are compared.
@@ -103,7 +105,26 @@ def _opened(blob: Blob, packing: str) -> Any:
     if packing == "gzip":
         return gzip.GzipFile(fileobj=file)
     if packing == "bzip2":
-        return bz2.BZ2File(file)
+        return BlockFile(_streams(file, bz2.BZ2Decompressor))
     if packing == "xz":
-        return lzma.LZMAFile(file)
+        return BlockFile(_streams(file, lzma.LZMADecompressor, b"\0"))
     return pa.CompressedInputStream(pa.PythonFile(file, mode="r"), packing)
+
+
+def _streams(file: IO[bytes], decoder_of: Callable[[], Any], padding: bytes = b"") -> Iterator[bytes]:
+    """What all streams of a file hold; the files of Python's own modules end before a later one that is damaged.
+
+    Raises:
+        EOFError: the file ends within a stream.
+    """
+    data = file.read(_COPY_BYTES)
+    while data:
+        decoder = decoder_of()
+        while not decoder.eof:
+            if decoder.needs_input and not data and not (data := file.read(_COPY_BYTES)):
+                raise EOFError("it ends within a stream")
+            yield decoder.decompress(data, _COPY_BYTES)
+            data = b""
+        data = decoder.unused_data.lstrip(padding)
+        while not data and (more := file.read(_COPY_BYTES)):
+            data = more.lstrip(padding)

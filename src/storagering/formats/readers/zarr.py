@@ -83,17 +83,40 @@ def _read_metadata(keys: Keys) -> _Metadata:
     for key in keys.listed:
         if is_chunk(key) and not any(part in arrays for part in _parents(key)):
             raise CorruptDataError(f"{redact_url(keys.url)}: {key!r} belongs to an array whose metadata are lost")
+        _check_index(keys, key, found)
     return found
+
+
+def _check_index(keys: Keys, key: str, found: _Metadata) -> None:
+    """Whether all arrays are there that a group's consolidated metadata list."""
+    folder, _, name = key.rpartition("/")
+    if name == ".zmetadata":
+        listed = _parse(keys, key)[1].get("metadata")
+    else:
+        listed = _nodes_in(found[key][1]) if name == "zarr.json" else None
+    for inner, node in (listed or {}).items():
+        path = f"{folder}/{inner}".lstrip("/")
+        if _is_array(inner, node) and path not in found:
+            raise CorruptDataError(
+                f"{redact_url(keys.url)}: the array {path.rpartition('/')[0]!r} is listed in {key!r} and not there; "
+                "fetch the store again, or write its index anew with zarr.consolidate_metadata"
+            )
+
+
+def _nodes_in(group: Any) -> dict[str, Any] | None:
+    """Key -> metadata of what lies in a group of version 3 with consolidated metadata, None without."""
+    nodes = (group.get("consolidated_metadata") or {}).get("metadata")
+    return None if nodes is None else {f"{path}/zarr.json": node for path, node in nodes.items()}
 
 
 def _consolidated(keys: Keys) -> _Metadata:
     raw = keys.read("zarr.json")
     if raw is not None:
         _, root = _parse(keys, "zarr.json")
-        inner = (root.get("consolidated_metadata") or {}).get("metadata")
+        inner = _nodes_in(root)
         if _is_array("zarr.json", root) or inner is not None:
-            nodes = {f"{path}/zarr.json": node for path, node in (inner or {}).items()}
-            return {"zarr.json": (raw, root)} | {key: (json.dumps(node).encode(), node) for key, node in nodes.items()}
+            packed = {key: (json.dumps(node).encode(), node) for key, node in (inner or {}).items()}
+            return {"zarr.json": (raw, root)} | packed
     elif keys.read(".zmetadata") is not None:
         nodes = _parse(keys, ".zmetadata")[1].get("metadata", {})
         return {key: (json.dumps(node).encode(), node) for key, node in nodes.items()}

@@ -20,6 +20,7 @@ from storagering.formats.spool import spool_file
 
 _STEP_BYTES = 1 << 20
 _LOCAL_HEADER_BYTES = 30
+_MAX_END_BYTES = 22 + 0xFFFF
 _ENCRYPTED, _UTF8 = 1, 0x800
 
 
@@ -114,12 +115,24 @@ def zip_members(blob: Blob, settings: Settings, spool: str) -> list[ZipMember]:
     """
     with open_zip(blob) as packed:
         infos = packed.infolist()
+    _check_count(blob, len(infos))
     ends = [i.header_offset + _LOCAL_HEADER_BYTES + len(_encoded(i)) for i in infos]
     if any(not 0 <= info.header_offset < end <= blob.size for info, end in zip(infos, ends, strict=True)):
         raise CorruptDataError(f"{redact_url(blob.url)}: its list of members leads beyond its end; fetch it again")
     headers = blob.read_ranges([(info.header_offset, end) for info, end in zip(infos, ends, strict=True)])
     pairs = zip(infos, headers, strict=True)
     return [ZipMember(blob, info, bytes(header), settings, spool) for info, header in pairs]
+
+
+def _check_count(blob: Blob, found: int) -> None:
+    """The end of the file says how many members there are; Python's module does not ask."""
+    tail = bytes(blob.read(max(0, blob.size - _MAX_END_BYTES), blob.size))
+    at = tail.rfind(b"PK\5\6") + 10
+    stated = int.from_bytes(tail[at : at + 2], "little")
+    if stated not in (found, 0xFFFF):  # that stands for a count that does not fit
+        raise CorruptDataError(
+            f"{redact_url(blob.url)}: its list has {found} members and its end says {stated}; fetch it again"
+        )
 
 
 def _encoded(info: zipfile.ZipInfo) -> bytes:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from storagering.errors import SpecError
 from storagering.formats.writers.writer import WriteOptions, Writer, is_plain_name, output_errors
 from storagering.types import Array, Batch, Column, Part, Schema
 
 _COPY_BYTES = 1 << 20
-_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 class NpzWriter(Writer):
@@ -49,6 +49,8 @@ class NpzWriter(Writer):
 
     def __init__(self, path: Path, schema: Schema, options: WriteOptions) -> None:
         super().__init__(path, schema, options)
+        if self.codec == "zlib" and not 0 <= (self.level or 0) <= 9:
+            raise SpecError(f"--compression {options.compression!r}: zlib has the levels 0 to 9")
         self._folder = path.with_name(f"{path.name}.folder")
         self._rows = {(c.name, p.name): 0 for c in schema.columns for p in c.parts}
         self._values = dict.fromkeys(schema.names, 0)
@@ -79,13 +81,11 @@ class NpzWriter(Writer):
         with output_errors(self.path), zipfile.ZipFile(self.path, "w", method, compresslevel=self.level) as packed:
             for number, column in enumerate(self.schema.columns):
                 for which, part in enumerate(column.parts):
-                    member = zipfile.ZipInfo(_member(column, part), _EPOCH)
-                    member.compress_type, member.external_attr = method, 0o600 << 16
                     rows = self._rows[column.name, part.name]
-                    self._pack(packed, member, part, rows, self._spool(number, which))
+                    self._pack(packed, _member(column, part), part, rows, self._spool(number, which))
         self.abandon()
 
-    def _pack(self, packed: zipfile.ZipFile, member: zipfile.ZipInfo, part: Part, rows: int, spooled: Path) -> None:
+    def _pack(self, packed: zipfile.ZipFile, member: str, part: Part, rows: int, spooled: Path) -> None:
         header = {"descr": part.dtype, "fortran_order": False, "shape": (rows, *part.shape)}
         with packed.open(member, "w", force_zip64=True) as target:
             np.lib.format.write_array_header_1_0(target, header)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable
@@ -10,8 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from storagering.errors import NotFoundError, OutputError, SpecError
-from storagering.files import publish_path, redact_url
+from storagering.errors import NotFoundError, SpecError
+from storagering.files import check_target, publish_path, redact_url
 from storagering.formats.remote.options import scheme_of
 from storagering.formats.writers.writer import CountsDifferError, WriteOptions, Writer
 from storagering.types import Batch, Schema
@@ -37,15 +36,14 @@ def check_output(out: str | Path, *, force: bool) -> Path:
     Raises:
         SpecError: it is a URL.
         NotFoundError: its folder does not exist.
-        OutputError: something is there already, and ``force`` is not given.
+        OutputError: something is there that must stay: see `check_target`.
     """
     if scheme_of(str(out)) not in ("", "file"):
         raise SpecError(f"{redact_url(str(out))}: files are written to local paths only; copy it there afterwards")
     path = Path(str(out).removeprefix("file://")).expanduser().absolute()
     if not path.name or not path.parent.is_dir():
         raise NotFoundError(f"{path}: there is no folder {path.parent} to write into")
-    if os.path.lexists(path) and not force:
-        raise OutputError(f"{path} is there already; choose another name, or replace it with --force")
+    check_target(path, replace=force)
     return path
 
 
