@@ -2,6 +2,7 @@
 
 import io
 import itertools
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from storagering.api import append, convert
 from storagering.cache.dataset import open_dataset
 from storagering.cache.inspection import inspect_sources
 from storagering.cache.layout import open_cache
+from storagering.cache.opened import KeptSource
 from storagering.cache.statistics import describe_batch
 from storagering.cache.tasks import plan_build
 from storagering.config import load_settings
@@ -270,8 +272,9 @@ def test_entries_that_grow_after_the_first_ones_are_read_in_small_pieces(tmp_pat
         for block in range(20):
             tree.extend({"x": ak.from_regular(np.zeros((step, 20 if block else 0), np.float32))})
     settings, spec = load_settings(), ConversionSpec(((path, None),), chunk_bytes=chunk_bytes)
-    inspection = inspect_sources([Location(path)], spec, settings, "")
-    plan = plan_build(inspection, spec, settings, str(tmp_path), "")
+    with closing(KeptSource()) as kept:
+        inspection = inspect_sources([Location(path)], spec, settings, "", kept)
+        plan = plan_build(inspection, spec, settings, str(tmp_path), "", kept)
     assert {span.stop - span.start for task in plan.tasks for span in task.pieces} == {step}
     assert max(sum(s.stop - s.start for s in task.pieces) for task in plan.tasks) * 80 < 6 * chunk_bytes
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 import warnings
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from storagering.api import append, convert
 from storagering.cache.dataset import open_dataset
 from storagering.cache.inspection import inspect_sources, without_columns
 from storagering.cache.layout import Cache, open_cache
+from storagering.cache.opened import KeptSource
 from storagering.cache.progress import BuildProgress
 from storagering.cache.unfinished import holds_finished_work
 from storagering.config import load_settings
@@ -336,7 +338,8 @@ def test_skipped_columns_are_in_the_order_of_the_columns(tmp_path: Path) -> None
     """Not in that in which workers came upon them, or the manifest would differ."""
     write_toy_tree(tmp_path / "toy.root", entries=10)
     location, spec = Location(str(tmp_path / "toy.root")), ConversionSpec(((str(tmp_path / "toy.root"), None),))
-    found = inspect_sources([location], spec, load_settings(), "")
+    with closing(KeptSource()) as kept:
+        found = inspect_sources([location], spec, load_settings(), "", kept)
     first, second = found.names[1], found.names[4]
     one = without_columns(without_columns(found, {first: "odd"}, spec), {second: "odd"}, spec)
     other = without_columns(without_columns(found, {second: "odd"}, spec), {first: "odd"}, spec)

@@ -16,6 +16,7 @@ from storagering.cache.inspection import Inspection, inspect_sources, without_co
 from storagering.cache.layout import Cache
 from storagering.cache.manifest import spec_key
 from storagering.cache.messages import Task
+from storagering.cache.opened import KeptSource
 from storagering.cache.pool import run_tasks
 from storagering.cache.progress import BuildProgress
 from storagering.cache.publish import Outcome, assemble_dataset
@@ -166,15 +167,16 @@ def run_job(cache: Cache, job: Job, staging: Path, progress: BuildProgress) -> O
     """Write all chunks into the staging folder; starts over without a column that fails half way."""
     spool = str(staging / _SPOOL_NAME)
     settings = replace(cache.settings, fill_absent_chunks=job.spec.fill_absent_chunks)
+    kept = KeptSource()
     try:
-        inspection = inspect_sources(job.locations, job.spec, settings, spool)
+        inspection = inspect_sources(job.locations, job.spec, settings, spool, kept)
         if job.into is not None:
             inspection = fit_inspection(inspection, job.into)
         state = _state_of(inspection)
         inspection = _without_known(inspection, state, job.spec, staging)
         while True:
             try:
-                plan = plan_build(inspection, job.spec, settings, str(staging), spool)
+                plan = plan_build(inspection, job.spec, settings, str(staging), spool, kept)
             except (CorruptDataError, SourceError, NotFoundError) as error:
                 inspection = without_source(inspection, error, job.spec)
                 progress.tell(f"starting without {inspection.skipped_sources[-1].url}: {error}")
@@ -182,7 +184,7 @@ def run_job(cache: Cache, job: Job, staging: Path, progress: BuildProgress) -> O
             if job.into is not None:
                 plan = fit_plan(plan, job.into)
             try:
-                built, bad = _run_plan(plan, job, progress)
+                built, bad = _run_plan(plan, job, progress, kept)
             except UnreadableColumnsError as error:
                 progress.tell(f"starting over without {', '.join(error.reasons)}: unreadable further on")
                 inspection = without_columns(inspection, error.reasons, job.spec)
@@ -196,9 +198,13 @@ def run_job(cache: Cache, job: Job, staging: Path, progress: BuildProgress) -> O
             give_up = "" if job.into else f", 'storagering remove {job.name}' gives it up"
             progress.tell(f"what is done is kept ({left.extent}): the same command goes on from there{give_up}")
         raise
+    finally:
+        kept.close()
 
 
-def _run_plan(plan: BuildPlan, job: Job, progress: BuildProgress) -> tuple[BuiltChunks, dict[int, str]]:
+def _run_plan(
+    plan: BuildPlan, job: Job, progress: BuildProgress, kept: KeptSource
+) -> tuple[BuiltChunks, dict[int, str]]:
     """The chunks in order, and the sources that had to be left out, with the reason."""
     context, tasks = plan.context, plan.tasks
     bad: dict[int, str] = {}
@@ -212,7 +218,7 @@ def _run_plan(plan: BuildPlan, job: Job, progress: BuildProgress) -> tuple[Built
             progress.tell(f"going on with what was interrupted: {left.extent} were done")
         progress.start(sum(piece.stop - piece.start for task in run.todo for piece in task.pieces))
         if job.scheduler == PROCESSES:
-            run_tasks(context, run, context.settings.workers, plan.known)
+            run_tasks(context, run, context.settings.workers, kept, plan.known)
         else:
             from storagering.cache.dask_pool import run_on_dask
 

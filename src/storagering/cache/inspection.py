@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from storagering.cache.messages import is_bad_source, spool_of
+from storagering.cache.opened import KeptSource
 from storagering.cache.selection import Selection
 from storagering.config import Settings
 from storagering.errors import FormatError, SchemaError, StorageringError, nearest_names
@@ -54,10 +55,15 @@ class Inspection:
     skipped_sources: tuple[SkippedSource, ...] = ()
 
 
-def inspect_sources(locations: Sequence[Location], spec: ConversionSpec, settings: Settings, spool: str) -> Inspection:
+def inspect_sources(
+    locations: Sequence[Location], spec: ConversionSpec, settings: Settings, spool: str, kept: KeptSource
+) -> Inspection:
     """Open every source once and check that all hold the same columns.
 
     Under ``on_bad_source="skip"`` sources that cannot be opened are left out, and those that differ from most.
+
+    Args:
+        kept: gets a source that is the only one.
 
     Raises:
         SchemaError: a column is missing or of another type in some file, naming both, or a
@@ -68,7 +74,8 @@ def inspect_sources(locations: Sequence[Location], spec: ConversionSpec, setting
     skip = spec.on_bad_source == "skip"
 
     def look(location: Location, label: str | None) -> _Found:
-        with closing(open_source(location, spec.tree, settings, spool_of(spool, location))) as source:
+        with ExitStack() as stack:
+            source = stack.enter_context(closing(open_source(location, spec.tree, settings, spool_of(spool, location))))
             columns = source.columns
             selection = Selection(spec, list(columns))
             needed = {*_choose(columns, spec, f"{location.shown}: "), *selection.source_names}
@@ -76,6 +83,9 @@ def inspect_sources(locations: Sequence[Location], spec: ConversionSpec, setting
             location = settle_location(location, source, surely, settings, spool_of(spool, location))
             file = _describe(location, label, source)
             bounds, nbytes = tuple(source.boundaries(needed)), _entry_bytes(source, needed)
+            if len(locations) == 1:
+                stack.pop_all()
+                kept.leave(location, source)
             return _Found(location, file, dict(columns), bounds, nbytes, tuple(source.repeated))
 
     def try_to_look(location: Location, label: str | None) -> _Found | StorageringError:

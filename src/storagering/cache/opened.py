@@ -1,4 +1,4 @@
-"""The source that a worker has open, kept from one task to the next: opening one can cost as much as a chunk."""
+"""Sources that are kept open from one step of a build to the next: opening one can cost as much as a chunk."""
 
 from __future__ import annotations
 
@@ -6,16 +6,54 @@ from collections.abc import Iterable, Iterator
 
 from storagering.cache.messages import BuildContext, blamed_on, spool_of
 from storagering.errors import SourceChangedError
+from storagering.formats.blob import is_local, local_path
 from storagering.formats.readers import open_source
-from storagering.formats.source import Source
+from storagering.formats.source import Location, Source
 from storagering.types import Span
+
+
+class KeptSource:
+    """A local source that one step of a build has left open for the next one, which mostly wants the same."""
+
+    def __init__(self) -> None:
+        self._location: Location | None = None
+        self._source: Source | None = None
+
+    def leave(self, location: Location, source: Source) -> None:
+        """Keep an open source, or close it if that is not worth while."""
+        self.close()
+        if is_local(location.url) and not location.replicas and not location.whole:
+            self._location, self._source = location, source
+        else:
+            source.close()
+
+    def take(self, location: Location, tree: str | None) -> Source | None:
+        """The source, if it is the one that was left, and still the same file."""
+        if location != self._location or self._source is None or tree != self._source.tree:
+            return None
+        source, self._source = self._source, None
+        try:
+            found = local_path(location.url).stat()
+        except OSError:
+            found = None
+        if found is None or (found.st_size, str(found.st_mtime)) != (source.nbytes, source.version):
+            source.close()
+            return None
+        return source
+
+    def close(self) -> None:
+        """Close what nobody has taken."""
+        source, self._source = self._source, None
+        if source is not None:
+            source.close()
 
 
 class OpenSources:
     """The sources of a build, one of them open at a time."""
 
-    def __init__(self, context: BuildContext) -> None:
+    def __init__(self, context: BuildContext, kept: KeptSource | None = None) -> None:
         self._context = context
+        self._kept = kept or KeptSource()
         self._source: Source | None = None
         self._number = -1
 
@@ -36,7 +74,9 @@ class OpenSources:
     def _open(self, number: int) -> Source:
         context = self._context
         location, planned = context.locations[number], context.sources[number]
-        source = open_source(location, planned.tree, context.settings, spool_of(context.spool, location))
+        source = self._kept.take(location, planned.tree) or open_source(
+            location, planned.tree, context.settings, spool_of(context.spool, location)
+        )
         found = (source.entries, source.nbytes, source.version)
         if found != (planned.entries, planned.nbytes, planned.version):
             source.close()

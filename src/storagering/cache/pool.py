@@ -14,7 +14,7 @@ from typing import Any
 
 from storagering.cache.finished import BuiltChunks
 from storagering.cache.messages import BuildContext, Task, decode_reply, encode_message, read_by
-from storagering.cache.opened import OpenSources
+from storagering.cache.opened import KeptSource, OpenSources
 from storagering.cache.run import Run
 from storagering.cache.worker import run_task
 from storagering.errors import StorageringError, WorkerDiedError
@@ -25,10 +25,13 @@ _MAX_DEATHS = 3
 _TASKS_PER_PROCESS = 2
 
 
-def run_tasks(context: BuildContext, run: Run, workers: int, known: Mapping[str, Any] | None = None) -> None:
+def run_tasks(
+    context: BuildContext, run: Run, workers: int, kept: KeptSource, known: Mapping[str, Any] | None = None
+) -> None:
     """Do what is to do in a run, in order.
 
     Args:
+        kept: may have a source that is open already.
         known: the arrays of the only piece of the only task, if they were read already.
 
     Raises:
@@ -37,7 +40,7 @@ def run_tasks(context: BuildContext, run: Run, workers: int, known: Mapping[str,
     """
     count = min(workers, -(-len(run.todo) // _TASKS_PER_PROCESS))
     if count <= 1:
-        with closing(OpenSources(context)) as sources:
+        with closing(OpenSources(context, kept)) as sources:
             for task in run.todo:
                 if run.wanted(task):
                     _run_here(context, task, run, known, sources)

@@ -7,7 +7,7 @@ them makes the same dataset, byte for byte.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 from storagering.cache.finished import key_tasks
 from storagering.cache.inspection import Inspection
 from storagering.cache.messages import BuildContext, Task, blamed_on, spool_of
+from storagering.cache.opened import KeptSource
 from storagering.cache.selection import LABEL, Selection, is_labelled
 from storagering.config import Settings
 from storagering.errors import NoColumnsError, SchemaError, SpecError
@@ -53,8 +54,13 @@ class BuildPlan:
     known: Mapping[str, Any] | None
 
 
-def plan_build(inspection: Inspection, spec: ConversionSpec, settings: Settings, staging: str, spool: str) -> BuildPlan:
+def plan_build(
+    inspection: Inspection, spec: ConversionSpec, settings: Settings, staging: str, spool: str, kept: KeptSource
+) -> BuildPlan:
     """Find the schema and cut the work.
+
+    Args:
+        kept: may have the source that is looked into, and gets it back.
 
     Raises:
         SpecError: an expression that cannot be evaluated, or a name that is used twice.
@@ -63,7 +69,9 @@ def plan_build(inspection: Inspection, spec: ConversionSpec, settings: Settings,
     number = next(i for i, f in enumerate(inspection.files) if f.entries)
     file = inspection.files[number]
     location = inspection.locations[number]
-    with blamed_on(number), closing(open_source(location, file.tree, settings, spool_of(spool, location))) as source:
+    with blamed_on(number), ExitStack() as stack:
+        source = kept.take(location, file.tree) or open_source(location, file.tree, settings, spool_of(spool, location))
+        stack.callback(kept.leave, location, source)
         probe = _Probe(source, inspection, spec)
         schema = probe.schema()
     told = sum(inspection.entry_bytes.get(name, 0.0) for name in probe.read_names)
