@@ -1,7 +1,7 @@
 """HDF5 files as h5py, PyTables and our exporter write them, against h5py itself."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,69 +14,25 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
+from tests.formats.hdf5_files import JETS, TRACKS, everything, read, same, structured, write_salt
 
 import storagering as sr
 from storagering.config import Settings, load_settings
-from storagering.errors import CorruptDataError, FormatError, NotFoundError, SchemaError, StorageringError
+from storagering.errors import CorruptDataError, FormatError, NotFoundError, SchemaError
 from storagering.formats.readers import open_source
-from storagering.formats.source import SeveralTablesError, Source, UnreadableColumnsError
+from storagering.formats.source import SeveralTablesError, UnreadableColumnsError
 from storagering.formats.writers import writer_class
 from storagering.formats.writers.output import write_output
 from storagering.formats.writers.writer import WriteOptions
-from storagering.testing import xrootd
 from storagering.testing.contracts import make_batch, sample_columns
-from storagering.testing.http import http_server
 from storagering.testing.source_contract import SourceContract
-from storagering.types import Array
 
-JETS = [("pt", "f4"), ("flavour", "i4"), ("is_b", "?"), ("score", "f2"), ("p4", "f8", (4,)), ("big", ">u8")]
-TRACKS = [("d0", "f4"), ("hits", "u1"), ("valid", "?")]
 QUIETLY = hypothesis_settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
 @pytest.fixture
 def settings() -> Settings:
     return load_settings()
-
-
-def structured(dtype: Any, shape: tuple[int, ...], seed: int = 0) -> Array:
-    """Random bits of a type; its bools are bools, its strings ASCII."""
-    rng = np.random.default_rng(seed)
-    values = np.zeros(shape, dtype)
-    for name in values.dtype.names or ():
-        field = values[name]
-        kind = field.dtype
-        data = rng.bytes(field.size * kind.itemsize)
-        data = bytes(byte & 0x7F for byte in data) if kind.kind == "S" else data
-        bits = np.frombuffer(data, kind).reshape(field.shape)
-        values[name] = rng.random(field.shape) < 0.5 if kind.kind == "b" else bits
-    return values
-
-
-def write_salt(path: Path, entries: int = 250) -> tuple[Array, Array]:
-    """The layout of umami and salt: jets, and a fixed number of tracks of each."""
-    jets, tracks = structured(JETS, (entries,)), structured(TRACKS, (entries, 5), 1)
-    with h5py.File(path, "w") as file:
-        file.create_dataset("jets", data=jets, chunks=(100,), compression="gzip", shuffle=True)
-        file.create_dataset("tracks", data=tracks, chunks=(50, 5), compression="lzf")
-        file["cutBookkeeper/nominal/counts"] = np.zeros((), [("nEventsProcessed", "i8")])
-    return jets, tracks
-
-
-def same(got: Any, want: Array) -> bool:
-    """Equal bit for bit, whatever the byte order was in the file."""
-    found = ak.to_numpy(got)
-    want = np.ascontiguousarray(want.astype(want.dtype.newbyteorder("=")))
-    return (found.dtype, found.shape, found.tobytes()) == (want.dtype, want.shape, want.tobytes())
-
-
-def read(source: Source, name: str) -> Any:
-    return source.read([name], 0, source.entries)[name]
-
-
-def everything(path: Path, tree: str | None = None) -> dict[str, Any]:
-    with closing(open_source(str(path), tree, load_settings())) as source:
-        return source.read(list(source.columns), 0, source.entries)
 
 
 def test_structured_datasets_of_one_length_are_one_table(tmp_path: Path, settings: Settings) -> None:
@@ -353,83 +309,12 @@ def want_bytes(item: Any) -> Any:
     return list(item) if isinstance(item, bytes) else [want_bytes(one) for one in item]
 
 
-@pytest.fixture(params=["http", pytest.param("xrootd", marks=pytest.mark.xrootd)])
-def serve(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    """Turns a file's path into an address on a server."""
-    if request.param == "http":
-        with http_server(tmp_path) as server:
-            yield lambda path: server.url(path.name)
-    elif not xrootd.available():
-        pytest.skip("no xrootd on the PATH: apt-get install xrootd-server")
-    else:
-        with xrootd.xrootd_server() as server:
-            yield server.add
-
-
-def test_from_a_server(tmp_path: Path, serve: Callable[[Path], str], settings: Settings) -> None:
-    jets, tracks = write_salt(tmp_path / "salt.h5")
-    with closing(open_source(serve(tmp_path / "salt.h5"), None, settings)) as source:
-        assert same(read(source, "jets/pt"), jets["pt"])
-        assert same(source.read(["tracks/d0"], 60, 140)["tracks/d0"], tracks["d0"][60:140])
-
-
-def test_few_requests_and_few_bytes(tmp_path: Path, settings: Settings) -> None:
-    values = np.random.default_rng(1).random((40_000, 8))
-    with h5py.File(tmp_path / "x.h5", "w") as file:
-        for name in "ab":
-            file.create_dataset(name, data=values, chunks=(100, 8), compression="gzip")
-    with http_server(tmp_path) as server, closing(open_source(server.url("x.h5"), None, settings)) as source:
-        before = len(server.requests)
-        assert same(read(source, "a"), values)
-        assert len(server.requests) - before < 12  # of 400 chunks
-
-
-def test_a_server_that_dies_is_no_damage(tmp_path: Path, settings: Settings) -> None:
-    values = np.random.default_rng(1).random((40_000, 8))
-    with h5py.File(tmp_path / "x.h5", "w") as file:
-        file.create_dataset("x", data=values, chunks=(1000, 8), compression="gzip")
-    with http_server(tmp_path) as server, closing(open_source(server.url("x.h5"), None, settings)) as source:
-        server.fault = "403"
-        with pytest.raises(StorageringError) as caught:
-            read(source, "x")
-        assert not isinstance(caught.value, CorruptDataError)
-
-
 def test_a_file_without_arrays(tmp_path: Path, settings: Settings) -> None:
     with h5py.File(tmp_path / "none.h5", "w") as file:
         file["scalar"] = 1.0
         file["null"] = h5py.Empty("f4")
     with pytest.raises(FormatError, match=r"none\.h5 holds no array"):
         open_source(str(tmp_path / "none.h5"), None, settings)
-
-
-def test_every_byte_of_a_file_with_checksums_is_checked(tmp_path: Path, settings: Settings) -> None:
-    values = np.arange(40, dtype="i4")
-    with h5py.File(tmp_path / "x.h5", "w", libver=("v110", "latest")) as file:
-        file.create_dataset("x", data=values, chunks=(16,), fletcher32=True)
-    with closing(open_source(str(tmp_path / "x.h5"), None, settings)) as source:
-        assert source.self_checked
-    data = (tmp_path / "x.h5").read_bytes()
-    wrong = []
-    for at in range(0, len(data), 2):
-        (tmp_path / "bad.h5").write_bytes(data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :])
-        try:
-            found = everything(tmp_path / "bad.h5")
-        except StorageringError:
-            continue
-        if list(found) != ["x"] or not same(found["x"], values):
-            wrong.append(at)
-    assert not wrong
-
-
-def test_old_files_are_not_called_checked(tmp_path: Path, settings: Settings) -> None:
-    with h5py.File(tmp_path / "old.h5", "w", libver="earliest") as file:
-        file.create_dataset("x", data=np.arange(40), chunks=(16,), fletcher32=True)
-    with h5py.File(tmp_path / "heap.h5", "w", libver=("v110", "latest")) as file:
-        file.create_dataset("x", data=["a"] * 40, dtype=h5py.string_dtype(), chunks=(16,))
-    for name in ("old.h5", "heap.h5"):
-        with closing(open_source(str(tmp_path / name), None, settings)) as source:
-            assert not source.self_checked
 
 
 def test_converting_goes_chunk_by_chunk_in_parallel(tmp_path: Path) -> None:

@@ -72,32 +72,10 @@ def inspect_sources(
         NotFoundError, SourceError, CorruptDataError: a file cannot be opened.
     """
     skip = spec.on_bad_source == "skip"
-
-    def look(location: Location, label: str | None) -> _Found:
-        with ExitStack() as stack:
-            source = stack.enter_context(closing(open_source(location, spec.tree, settings, spool_of(spool, location))))
-            columns = source.columns
-            selection = Selection(spec, list(columns))
-            needed = {*_choose(columns, spec, f"{location.shown}: "), *selection.source_names}
-            surely = selection.early_names if selection.selects else needed  # it may leave little of the others
-            location = settle_location(location, source, surely, settings, spool_of(spool, location))
-            file = _describe(location, label, source)
-            bounds, nbytes = tuple(source.boundaries(needed)), _entry_bytes(source, needed)
-            if len(locations) == 1:
-                stack.pop_all()
-                kept.leave(location, source)
-            return _Found(location, file, dict(columns), bounds, nbytes, tuple(source.repeated))
-
-    def try_to_look(location: Location, label: str | None) -> _Found | StorageringError:
-        try:
-            return look(location, label)
-        except StorageringError as error:
-            if not is_bad_source(error):
-                raise
-            return error
-
+    look = _Look(spec, settings, spool, kept if len(locations) == 1 else None)
+    labels = [label for _, label in spec.sources]
     with ThreadPoolExecutor(_INSPECT_THREADS) as threads:
-        tried = list(threads.map(try_to_look if skip else look, locations, [label for _, label in spec.sources]))
+        tried = list(threads.map(look.try_at if skip else look.at, locations, labels))
     opened = _opened(tried)
     if not any(f.file.entries for f in opened):
         trees = ", ".join(f"{f.file.url} ({f.file.tree})" for f in opened[:3])
@@ -120,6 +98,40 @@ def inspect_sources(
         skipped=skipped,
         skipped_sources=bad,
     )
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One look into each source; ``kept`` gets it where it is the only one."""
+
+    spec: ConversionSpec
+    settings: Settings
+    spool: str
+    kept: KeptSource | None
+
+    def at(self, location: Location, label: str | None) -> _Found:
+        spec, spool = self.spec, spool_of(self.spool, location)
+        with ExitStack() as stack:
+            source = stack.enter_context(closing(open_source(location, spec.tree, self.settings, spool)))
+            columns = source.columns
+            selection = Selection(spec, list(columns))
+            needed = {*_choose(columns, spec, f"{location.shown}: "), *selection.source_names}
+            surely = selection.early_names if selection.selects else needed  # it may leave little of the others
+            location = settle_location(location, source, surely, self.settings, spool)
+            file = _describe(location, label, source)
+            bounds, nbytes = tuple(source.boundaries(needed)), _entry_bytes(source, needed)
+            if self.kept is not None:
+                stack.pop_all()
+                self.kept.leave(location, source)
+        return _Found(location, file, dict(columns), bounds, nbytes, tuple(source.repeated))
+
+    def try_at(self, location: Location, label: str | None) -> _Found | StorageringError:
+        try:
+            return self.at(location, label)
+        except StorageringError as error:
+            if not is_bad_source(error):
+                raise
+            return error
 
 
 def _entry_bytes(source: Source, names: Iterable[str]) -> dict[str, float]:
