@@ -96,6 +96,7 @@ def test_public_names() -> None:
         "inspect",
         "open_dataset",
         "sql",
+        "verify",
     ]
     assert all(getattr(storagering, name) is not None for name in storagering.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nope'"):

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from storagering.api import append, convert
+    from storagering.api import append, convert, verify
     from storagering.cache.dataset import Dataset, open_dataset
     from storagering.catalog.query import sql
     from storagering.errors import StorageringError
@@ -18,7 +18,18 @@ if TYPE_CHECKING:
     from storagering.formats.inspect import inspect
 
 __version__ = "0.1.0"
-__all__ = ["Dataset", "StorageringError", "append", "convert", "copy", "export", "inspect", "open_dataset", "sql"]
+__all__ = [
+    "Dataset",
+    "StorageringError",
+    "append",
+    "convert",
+    "copy",
+    "export",
+    "inspect",
+    "open_dataset",
+    "sql",
+    "verify",
+]
 
 _HOMES = {
     "Dataset": "storagering.cache.dataset",
@@ -30,6 +41,7 @@ _HOMES = {
     "inspect": "storagering.formats.inspect",
     "open_dataset": "storagering.cache.dataset",
     "sql": "storagering.catalog.query",
+    "verify": "storagering.api",
 }
 
 

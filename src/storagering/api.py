@@ -1,4 +1,4 @@
-"""The Python API: convert and append."""
+"""The Python API: convert, append and verify."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from storagering.cache.build import PROCESSES, Job, build_dataset, check_schedul
 from storagering.cache.dataset import Dataset
 from storagering.cache.layout import Cache, check_name, open_cache
 from storagering.cache.progress import BuildProgress
+from storagering.cache.repair import repair_dataset
+from storagering.cache.verify import Fault, verify_dataset
 from storagering.cache.weaver import with_weaver
 from storagering.config import Settings, load_settings
 from storagering.errors import CacheError, SpecError
@@ -168,6 +170,36 @@ def append(
     if built:
         _enter_into_catalog(cache, manifest, progress)
     return Dataset(cache.path(name), manifest)
+
+
+def verify(
+    name: str,
+    *,
+    repair: bool = False,
+    replicas: Sequence[str] = (),
+    settings: Settings | None = None,
+    progress: BuildProgress | None = None,
+) -> tuple[Fault, ...]:
+    """Compare every byte of a dataset with what its manifest says; changes nothing unless told.
+
+    Args:
+        repair: make damaged chunks again from the sources, byte for byte; the damaged files are put into the
+            cache's folder ``quarantine``.
+        replicas: where else the sources are, as for `convert`.
+
+    Returns:
+        The files that are damaged, cut or lost; with ``repair`` those that still are.
+
+    Raises:
+        NotFoundError: there is no such dataset, or a source is gone.
+        ChecksumError, FormatError: the manifest itself is damaged.
+        SourceChangedError: a source is not what the dataset was made from.
+    """
+    cache, progress = open_cache(settings or load_settings()), progress or BuildProgress()
+    if not repair:
+        return verify_dataset(cache, name, progress)
+    _, left = repair_dataset(cache, name, replicas, progress)
+    return left
 
 
 def _settings(settings: Settings | None, workers: int | None) -> Settings:

@@ -78,14 +78,15 @@ class Cache:
         return FileLock(safe_join(self.root, "locks", f"{check_name(name)}.lock"))
 
     @contextmanager
-    def staging(self, name: str, key: str) -> Iterator[Path]:
+    def staging(self, name: str, key: str, *, keep_others: bool = False) -> Iterator[Path]:
         """The folder in which builds of that name and key work, with what the last one finished.
 
-        What builds of another key left under the name is removed. The folder is kept when the block ends
-        if a task is finished in it; `remove_directory` it when nothing in it is of use any more.
+        What builds of another key left under the name is removed, unless told otherwise. The folder is kept
+        when the block ends if a task is finished in it; `remove_directory` it when nothing in it is of use any more.
         """
         path = safe_join(self.root, "staging", f"{check_name(name)}.{key}")
-        self._drop_unfinished(name, keep=path)
+        if not keep_others:
+            self._drop_unfinished(name, keep=path)
         lock = _lock_of(path)
         lock.acquire(self.settings.lock_timeout_seconds)
         try:

@@ -100,5 +100,5 @@ def damaged(path: Path, where: str, why: str = "its bytes changed on disk") -> C
     """The error for bytes that differ from their checksum."""
     return ChecksumError(
         f"{path.name} of dataset {path.parent.name!r}: {where} is damaged ({why}); "
-        f"remove the dataset with 'storagering remove {path.parent.name}' and convert it again"
+        f"'storagering verify {path.parent.name} --repair' makes it again from the sources"
     )

@@ -14,7 +14,21 @@ from types import FrameType
 from typing import Any
 
 from storagering import __version__
-from storagering.cli import append, bench, catalog, convert, copy, datasets, demo, export, generate, inspect, sql, train
+from storagering.cli import (
+    append,
+    bench,
+    catalog,
+    convert,
+    copy,
+    datasets,
+    demo,
+    export,
+    generate,
+    inspect,
+    sql,
+    train,
+    verify,
+)
 from storagering.cli.console import say
 from storagering.cli.parsing import Parser
 from storagering.errors import StorageringError
@@ -36,7 +50,7 @@ node's scratch disk. Results go to stdout, everything else to stderr.
 
 exit codes: 0 done, 1 a check failed, 2 wrong usage, 3 bad data, 4 the environment (network, disk,
 missing packages), 130 interrupted"""
-_VERBS = (inspect, convert, append, datasets, export, copy, sql, catalog, generate, train, demo, bench)
+_VERBS = (inspect, convert, append, datasets, verify, export, copy, sql, catalog, generate, train, demo, bench)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,0 +1,73 @@
+"""Looking at every byte of a published dataset; nothing is changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from storagering.cache.layout import Cache
+from storagering.cache.progress import BuildProgress
+from storagering.cache.store import digest_of
+from storagering.errors import StorageringError
+from storagering.files import map_file, read_file
+from storagering.types import Chunk, Manifest, sha256_hex
+
+_STATISTICS_LIMIT_BYTES = 1 << 32
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A file of a dataset that is not what its manifest says.
+
+    Attributes:
+        chunk: its number, None if it is no chunk.
+        start, stop: the entries in it.
+    """
+
+    file: str
+    why: str
+    chunk: int | None = None
+    start: int = 0
+    stop: int = 0
+
+
+def verify_dataset(cache: Cache, name: str, progress: BuildProgress) -> tuple[Fault, ...]:
+    """Compare every file of a dataset with its digest.
+
+    Returns:
+        The files that are damaged, cut or lost, in order.
+
+    Raises:
+        NotFoundError: there is no such dataset.
+        ChecksumError, FormatError: its manifest is damaged, so nothing can be compared with it.
+    """
+    manifest, folder = cache.manifest(name), cache.path(name)
+    progress.start(manifest.num_entries)
+    faults = []
+    for number, chunk in enumerate(manifest.chunks):
+        if why := _chunk_fault(folder, chunk):
+            faults.append(Fault(chunk.file, why, number, chunk.start, chunk.stop))
+        progress.advance(chunk.stop - chunk.start, chunk.nbytes)
+    if why := _statistics_fault(folder, manifest):
+        faults.append(Fault(manifest.chunk_statistics[0], why))
+    return tuple(faults)
+
+
+def _chunk_fault(folder: Path, chunk: Chunk) -> str:
+    path = folder / chunk.file
+    if not path.is_file():
+        return "it is missing"
+    try:
+        found = digest_of(map_file(path, chunk.nbytes))
+    except StorageringError:
+        return f"it has {path.stat().st_size:,} bytes instead of {chunk.nbytes:,}"
+    return "" if found == chunk.digest else "its bytes changed"
+
+
+def _statistics_fault(folder: Path, manifest: Manifest) -> str:
+    file, digest = manifest.chunk_statistics
+    try:
+        found = sha256_hex(read_file(folder / file, _STATISTICS_LIMIT_BYTES))
+    except StorageringError:
+        return "it is missing"
+    return "" if found == digest else "its bytes changed"
