@@ -213,8 +213,7 @@ class TestCSV(SourceContract):
             writer.writerow(columns)
             writer.writerows(zip(*map(ak.to_list, columns.values()), strict=True))
 
-    def test_no_entries(self) -> None:  # type: ignore[override]
-        """Without rows a header has no types: see test_delimited."""
+    test_no_entries = None  # type: ignore[assignment]  # without rows a header has no types: see test_delimited
 
 
 class TestJSONLines(SourceContract):
@@ -244,8 +243,7 @@ class TestJSONLines(SourceContract):
         rows = zip(*map(ak.to_list, columns.values()), strict=True)
         path.write_text("".join(json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows))
 
-    def test_no_entries(self) -> None:  # type: ignore[override]
-        """No lines, no columns."""
+    test_no_entries = None  # type: ignore[assignment]  # no lines, no columns
 
 
 def _known(array: Any) -> Any:
