@@ -54,6 +54,16 @@ class Settings:
         exact_shuffle_bytes: decoded size up to which ``shuffle="exact"`` may hold a dataset in memory.
         fill_absent_chunks: take chunks that a Zarr or HDF5 source has not for its fill value; without it
             they are an error, as nobody can tell them from lost ones.
+        quota: what the cache may hold: ``200GB``, ``50%`` of its disk, '' without limit.
+        high_water, low_water: shares of the quota at which evicting begins and ends.
+        eviction: what goes first: ``lru``, ``lfu``, ``greedy-dual`` or ``popularity``.
+        room_timeout_seconds: time to wait for pins of others to go when there is no room.
+        ram_tier: folder in memory (tmpfs) in which chunks are kept beside the disk, '' for none.
+        ram_quota: what it may hold, as ``quota``.
+        peers: URLs of other nodes' caches, by commas.
+        peer_token_file: file with the token that peers want.
+        peer_timeout_seconds: time for a peer to answer, and between two parts of an answer.
+        shared: the cache is for a group of users, or on a file system of several machines.
     """
 
     cache: Path
@@ -72,6 +82,17 @@ class Settings:
     max_manifest_bytes: int = 100 << 20
     exact_shuffle_bytes: int = 8 << 30
     fill_absent_chunks: bool = False
+    quota: str = ""
+    high_water: float = 1.0
+    low_water: float = 0.9
+    eviction: str = "lru"
+    room_timeout_seconds: float = 30.0
+    ram_tier: str = ""
+    ram_quota: str = "50%"
+    peers: str = ""
+    peer_token_file: str = ""
+    peer_timeout_seconds: float = 10.0
+    shared: bool = False
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -114,7 +135,13 @@ def _parse_bool(value: Any) -> bool:
 
 
 def _parse(key: str, kind: str, value: Any) -> Any:
-    parsers: dict[str, Callable[[Any], Any]] = {"Path": _parse_path, "int": int, "float": float, "bool": _parse_bool}
+    parsers: dict[str, Callable[[Any], Any]] = {
+        "Path": _parse_path,
+        "int": int,
+        "float": float,
+        "bool": _parse_bool,
+        "str": str,
+    }
     try:
         parsed = parsers[kind](value)
     except (TypeError, ValueError, KeyError) as error:

@@ -7,14 +7,15 @@ import threading
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import numpy as np
 
-from storagering.cache.dataset import Dataset
 from storagering.loaders.buffers import BufferPool
 from storagering.loaders.feed import Group
 from storagering.loaders.gather import Jagged, Piece, gather_batch
 from storagering.loaders.plan import BatchCut, EpochPlan, in_split
+from storagering.loaders.supply import ChunkSupply
 from storagering.loaders.windows import Window, WindowMaker
 from storagering.types import Array
 
@@ -30,7 +31,7 @@ Batches = Generator[BatchArrays, None, None]
 class Feeding:
     """What to make of the entries: shared by all epochs of a loader."""
 
-    dataset: Dataset
+    supply: ChunkSupply
     groups: tuple[Group, ...]
     split: tuple[float, float] | None
     jagged: Jagged
@@ -77,7 +78,7 @@ class _Windows:
     def __enter__(self) -> _Windows:
         self._decoders = ThreadPoolExecutor(self._feeding.threads, "storagering-decode")
         self._assembler = ThreadPoolExecutor(1, "storagering-window")
-        self._maker = WindowMaker(self._feeding.dataset, self._feeding.groups, self._decoders, self._feeding.pool)
+        self._maker = WindowMaker(self._feeding.supply, self._feeding.groups, self._decoders, self._feeding.pool)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -102,8 +103,8 @@ class _Windows:
                 self._maker.recycle(future.result())
 
     def _assemble(self, number: int) -> Window:
-        dataset = self._feeding.dataset
-        chunks = [dataset.manifest.chunks[n] for n in self._plan.windows[number]]
+        supply = self._feeding.supply
+        chunks = [chunk for unit in self._plan.windows[number] for chunk in supply.chunks(unit)]
         rows = self._plan.rows(number)
         if self._feeding.split is not None:
             taking_part = np.concatenate([in_split(c.start, c.stop, self._feeding.split) for c in chunks])
@@ -154,9 +155,9 @@ def _prefetched(batches: Batches, ahead: int) -> Batches:
         thread.join()
 
 
-def count_entries(dataset: Dataset, split: tuple[float, float] | None) -> Sequence[int]:
-    """Entries of each chunk that take part."""
-    chunks = dataset.manifest.chunks
+def count_entries(supply: ChunkSupply, split: tuple[float, float] | None) -> Sequence[int]:
+    """Entries of each unit that take part."""
     if split is None:
-        return [c.num_entries for c in chunks]
-    return [int(in_split(c.start, c.stop, split).sum()) for c in chunks]
+        return supply.entries
+    bounds = pairwise(accumulate(supply.entries, initial=0))
+    return [int(in_split(start, stop, split).sum()) for start, stop in bounds]

@@ -14,6 +14,7 @@ from storagering.loaders.engine import BatchArrays, Batches, Feeding, count_entr
 from storagering.loaders.feed import ColumnRequest, Group, make_groups
 from storagering.loaders.gather import Jagged
 from storagering.loaders.plan import BatchCut, Shuffle, order_fingerprint, plan_epoch
+from storagering.loaders.supply import PublishedChunks
 from storagering.types import Position
 
 try:
@@ -78,10 +79,9 @@ class DataLoader:
         groups = make_groups(self.dataset.schema, columns)
         if shuffle == "exact":
             _check_fits(self.dataset, groups, settings.exact_shuffle_bytes)
-        self._feeding = Feeding(
-            self.dataset, groups, split, jagged, pad_to, settings.threads, prefetch_batches, BufferPool()
-        )
-        self._chunk_entries = count_entries(self.dataset, split)
+        supply = PublishedChunks(self.dataset)
+        self._feeding = Feeding(supply, groups, split, jagged, pad_to, settings.threads, prefetch_batches, BufferPool())
+        self._chunk_entries = count_entries(supply, split)
         self._cut = BatchCut(sum(self._chunk_entries), batch_size, rank, world_size, drop_last)
         self._seed, self._shuffle = seed, shuffle
         self._position = Position()

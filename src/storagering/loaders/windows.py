@@ -9,11 +9,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from storagering.cache.dataset import Dataset
 from storagering.cache.store import ChunkReader
 from storagering.errors import CorruptDataError, SchemaError
 from storagering.loaders.buffers import Buffer, BufferPool, shaped
 from storagering.loaders.feed import Group
+from storagering.loaders.supply import ChunkSupply
 from storagering.types import Array, Chunk
 
 #: Rows that are transposed at a time: their columns and rows fit into the second-level cache.
@@ -41,8 +41,8 @@ class Window:
 class WindowMaker:
     """Decodes chunks in parallel and lays their columns out by rows, in memory that is used again."""
 
-    def __init__(self, dataset: Dataset, groups: Sequence[Group], decoders: Executor, pool: BufferPool) -> None:
-        self._dataset, self._groups, self._decoders, self._pool = dataset, groups, decoders, pool
+    def __init__(self, supply: ChunkSupply, groups: Sequence[Group], decoders: Executor, pool: BufferPool) -> None:
+        self._supply, self._groups, self._decoders, self._pool = supply, groups, decoders, pool
 
     def make(self, chunks: Sequence[Chunk], rows: Array) -> Window:
         """The window of those chunks.
@@ -75,7 +75,7 @@ class WindowMaker:
             self._pool.give_back(buffer)
 
     def _open(self, chunk: Chunk) -> _OpenChunk:
-        reader = self._dataset.open_chunk(chunk)
+        reader = self._supply.open(chunk)
         return _OpenChunk(chunk, reader, [_read_offsets(reader, g, chunk) for g in self._groups])
 
     def _fill(self, job: tuple[_OpenChunk, Group, Array]) -> None:
