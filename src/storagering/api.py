@@ -126,7 +126,7 @@ def convert(
     manifest, built = build_dataset(cache, Job(name, spec, locations, check_scheduler(scheduler)), progress)
     if built:
         _enter_into_catalog(cache, manifest, progress)
-    return Dataset(cache.path(name), manifest)
+    return Dataset(cache, manifest)
 
 
 def append(
@@ -169,7 +169,7 @@ def append(
     manifest, built = append_sources(cache, addition, progress)
     if built:
         _enter_into_catalog(cache, manifest, progress)
-    return Dataset(cache.path(name), manifest)
+    return Dataset(cache, manifest)
 
 
 def verify(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -15,6 +17,12 @@ from storagering.errors import ConfigError, nearest_names
 
 _PREFIX = "STORAGERING_"
 _FILE_VARIABLE = "STORAGERING_CONFIG"
+_QUOTA = re.compile(r"(\d+(?:\.\d+)?) ?(%|[kmgt]?i?b|)", re.I)
+_UNITS = {"": 1, "B": 1} | {
+    f"{prefix}{unit}": base**power
+    for power, prefix in enumerate("KMGT", 1)
+    for unit, base in (("B", 1000), ("IB", 1024))
+}
 
 
 def usable_cpus() -> int:
@@ -109,6 +117,24 @@ def load_settings(**overrides: Any) -> Settings:
         if key not in known:
             raise ConfigError(f"unknown setting {key!r}{nearest_names(key, known)}")
     return Settings(**{key: _parse(key, known[key], value) for key, value in values.items()})
+
+
+def parse_quota(text: str, folder: Path) -> int | None:
+    """Bytes of a quota: ``200GB``, ``150GiB``, or ``50%`` of the disk that ``folder`` is on; None for ''.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    if not text:
+        return None
+    found = _QUOTA.fullmatch(text.strip())
+    if not found or float(found[1]) <= 0 or (found[2] == "%" and float(found[1]) > 100):
+        raise ConfigError(f"quota {text!r}: write a size such as 200GB, or a share of the disk such as 50%")
+    if found[2] != "%":
+        return int(float(found[1]) * _UNITS[found[2].upper()])
+    while not folder.exists():
+        folder = folder.parent
+    return int(float(found[1]) / 100 * shutil.disk_usage(folder).total)
 
 
 def _from_file() -> dict[str, Any]:

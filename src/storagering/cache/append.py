@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from storagering.cache.build import PROCESSES, Job, check_unchanged, run_job
+from storagering.cache.build import PROCESSES, Job, run_job
 from storagering.cache.layout import Cache
 from storagering.cache.progress import BuildProgress
 from storagering.cache.publish import extend_dataset
 from storagering.cache.selection import is_labelled
+from storagering.cache.source_state import check_unchanged
 from storagering.config import Settings
 from storagering.errors import CacheError, SpecError
 from storagering.files import remove_directory

@@ -21,23 +21,19 @@ from storagering.cache.pool import run_tasks
 from storagering.cache.progress import BuildProgress
 from storagering.cache.publish import Outcome, assemble_dataset
 from storagering.cache.run import Run
+from storagering.cache.source_state import check_unchanged
 from storagering.cache.tasks import BuildPlan, plan_build
 from storagering.cache.unfinished import Outline, count_finished, write_outline
-from storagering.config import Settings
 from storagering.errors import (
     CacheError,
     CorruptDataError,
     NotFoundError,
-    SourceChangedError,
     SourceError,
     SpecError,
     StorageringError,
 )
 from storagering.files import publish_directory, read_file, remove_directory, replace_file
-from storagering.formats.blob import is_local, local_path
-from storagering.formats.readers.zarr_keys import FolderKeys
 from storagering.formats.source import Location, UnreadableColumnsError
-from storagering.formats.sources import identify
 from storagering.types import ConversionSpec, Manifest, sha256_hex
 
 PROCESSES = "processes"
@@ -132,29 +128,6 @@ def _existing(cache: Cache, job: Job) -> Manifest | None:
         )
     check_unchanged(manifest, job.locations, cache.settings)
     return manifest
-
-
-def check_unchanged(manifest: Manifest, locations: Sequence[Location], settings: Settings) -> None:
-    """Raise SourceChangedError if one of the dataset's local sources is not what it was made from.
-
-    What is on a server, or not there any more, is not compared.
-    """
-    versions = {identify(file.url): file.version for file in manifest.sources}
-    for location in locations:
-        version = versions.get(identify(location.shown), "")
-        urls = [location.url, *(url for url, _ in location.friends if url)]
-        if not version or not all(is_local(url) and local_path(url).exists() for url in urls):
-            continue
-        if "+".join(_version_of(local_path(url), settings) for url in urls) != version:
-            raise SourceChangedError(
-                f"{location.shown} has changed since dataset {manifest.name!r} was made from it; "
-                f"'storagering remove {manifest.name}' and convert again"
-            )
-
-
-def _version_of(path: Path, settings: Settings) -> str:
-    """What its reader calls the state of a local source."""
-    return FolderKeys(Location(str(path)), settings).version if path.is_dir() else str(path.stat().st_mtime)
 
 
 def _differences(old: ConversionSpec, new: ConversionSpec) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
+from storagering.cache.access import ChunkAccess
 from storagering.cache.layout import Cache, open_cache
 from storagering.cache.manifest import MANIFEST_NAME
-from storagering.cache.store import ChunkReader, chunk_store, read_batch
+from storagering.cache.store import ChunkReader, read_batch
 from storagering.config import load_settings
 from storagering.errors import SpecError
 from storagering.types import Batch, Chunk, Manifest, Schema
@@ -21,12 +21,14 @@ class Dataset:
     Attributes:
         name: what `open_dataset` calls it.
         path: its folder.
+        cache: where that is.
         manifest: everything known about it.
     """
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    def __init__(self, cache: Cache, manifest: Manifest) -> None:
         self.name = manifest.name
-        self.path = path
+        self.path = cache.path(manifest.name)
+        self.cache = cache
         self.manifest = manifest
 
     @property
@@ -55,17 +57,23 @@ class Dataset:
 
         Raises:
             TruncatedError, ChecksumError: the file is not what the manifest says.
+            StorageringError: it was evicted, and cannot be fetched again.
         """
-        store = chunk_store(self.manifest.spec.format)
-        return store.open(self.path / chunk.file, chunk, self.schema)
+        with self.access() as access:
+            return access.open(chunk)
+
+    def access(self, purpose: str = "reading") -> ChunkAccess:
+        """A way to many of its chunks, which keeps open what fetching them needs; close it."""
+        return ChunkAccess(self.cache, self.manifest, purpose)
 
     def batches(self, columns: Iterable[str] | None = None, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
         """The chunks that hold entries ``start`` to ``stop``, decoded, whole and in order."""
         schema = self.schema.select(columns)
         start, stop = self._range(start, stop)
-        for chunk in self.manifest.chunks:
-            if chunk.start < stop and chunk.stop > start:
-                yield read_batch(self.open_chunk(chunk), schema, chunk.num_entries)
+        with self.access() as access:
+            for chunk in self.manifest.chunks:
+                if chunk.start < stop and chunk.stop > start:
+                    yield read_batch(access.open(chunk), schema, chunk.num_entries)
 
     def arrays(self, columns: Iterable[str] | None = None, start: int = 0, stop: int | None = None) -> Any:
         """Entries ``start`` to ``stop`` as an Awkward record array, one field a column.
@@ -116,4 +124,4 @@ def open_dataset(name: str, *, version: int | None = None, cache: Cache | None =
         CorruptDataError: its manifest is damaged.
     """
     cache = cache or open_cache(load_settings())
-    return Dataset(cache.path(name), cache.manifest(name, version))
+    return Dataset(cache, cache.manifest(name, version))

@@ -4,6 +4,10 @@ ROOT/datasets/NAME/     manifest.json, statistics.parquet, chunk-000000.zarr.zip
 ROOT/staging/NAME.KEY/  the finished tasks of a build; NAME.KEY.lock is held by its builder. It outlives a
                         builder that died, so that the next one goes on from there
 ROOT/locks/NAME.lock    held by whoever builds NAME, so that others wait instead of building too
+ROOT/leases/ID.lock     held by a process that pins chunks or claims room
+ROOT/pins/NAME.json     a dataset that somebody wants to stay, until it is unpinned
+ROOT/ledger.sqlite      which chunks lie here, and their use; may be deleted at any time
+ROOT/quarantine/        damaged files that were replaced
 ROOT/catalog.duckdb     an index; may be deleted at any time
 """
 
@@ -27,6 +31,8 @@ from storagering.errors import CacheError, InputError, NotFoundError, Storagerin
 from storagering.files import FileLock, make_directory, remove_directory, remove_file, safe_join
 from storagering.types import Manifest
 
+#: In the folder of a dataset of which chunks may be absent.
+PARTIAL_NAME = "partial"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 #: Tables of the catalog: a dataset of that name could not be queried.
 RESERVED_NAMES = frozenset({"datasets", "columns", "chunks", "source_files", "skipped_columns", "skipped_sources"})

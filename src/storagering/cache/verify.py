@@ -7,6 +7,7 @@ from pathlib import Path
 
 from storagering.cache.layout import Cache
 from storagering.cache.progress import BuildProgress
+from storagering.cache.residency import is_partial, missing_chunks
 from storagering.cache.store import digest_of
 from storagering.errors import StorageringError
 from storagering.files import map_file, read_file
@@ -32,7 +33,7 @@ class Fault:
 
 
 def verify_dataset(cache: Cache, name: str, progress: BuildProgress) -> tuple[Fault, ...]:
-    """Compare every file of a dataset with its digest.
+    """Compare every file of a dataset with its digest; chunks that were evicted are no files.
 
     Returns:
         The files that are damaged, cut or lost, in order.
@@ -44,8 +45,11 @@ def verify_dataset(cache: Cache, name: str, progress: BuildProgress) -> tuple[Fa
     manifest, folder = cache.manifest(name), cache.path(name)
     progress.start(manifest.num_entries)
     faults = []
+    absent = set(missing_chunks(folder, manifest)) if is_partial(folder) else set[int]()
     for number, chunk in enumerate(manifest.chunks):
-        if why := _chunk_fault(folder, chunk):
+        if number in absent:
+            continue
+        if why := chunk_fault(folder, chunk):
             faults.append(Fault(chunk.file, why, number, chunk.start, chunk.stop))
         progress.advance(chunk.stop - chunk.start, chunk.nbytes)
     if why := _statistics_fault(folder, manifest):
@@ -53,7 +57,8 @@ def verify_dataset(cache: Cache, name: str, progress: BuildProgress) -> tuple[Fa
     return tuple(faults)
 
 
-def _chunk_fault(folder: Path, chunk: Chunk) -> str:
+def chunk_fault(folder: Path, chunk: Chunk) -> str:
+    """What is wrong with a chunk's file, '' if nothing."""
     path = folder / chunk.file
     if not path.is_file():
         return "it is missing"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from storagering.cache.access import ChunkAccess
 from storagering.cache.dataset import Dataset
 from storagering.cache.store import read_batch
 from storagering.formats.arrow import arrow_type, to_arrow
@@ -38,10 +39,10 @@ class DatasetStream:
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
         waiting: deque[Future[pa.RecordBatch]] = deque()
-        with ThreadPoolExecutor(self._threads, "storagering-sql") as threads:
+        with self._dataset.access() as access, ThreadPoolExecutor(self._threads, "storagering-sql") as threads:
             try:
                 for chunk in self._dataset.manifest.chunks:
-                    waiting.append(threads.submit(self._read, chunk))
+                    waiting.append(threads.submit(self._read, access, chunk))
                     if len(waiting) > _CHUNKS_AHEAD:
                         yield waiting.popleft().result()
                 while waiting:
@@ -53,8 +54,8 @@ class DatasetStream:
                 for future in waiting:
                     future.cancel()
 
-    def _read(self, chunk: Chunk) -> pa.RecordBatch:
-        batch = read_batch(self._dataset.open_chunk(chunk), self._schema, chunk.num_entries)
+    def _read(self, access: ChunkAccess, chunk: Chunk) -> pa.RecordBatch:
+        batch = read_batch(access.open(chunk), self._schema, chunk.num_entries)
         arrays = [
             to_arrow(c, batch.arrays[c.name], len(batch)).cast(kind.type)
             for c, kind in zip(self._schema.columns, self._arrow, strict=True)

@@ -11,6 +11,7 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
+from storagering.errors import CorruptDataError
 from storagering.loaders.buffers import BufferPool
 from storagering.loaders.feed import Group
 from storagering.loaders.gather import Jagged, Piece, gather_batch
@@ -109,7 +110,13 @@ class _Windows:
         if self._feeding.split is not None:
             taking_part = np.concatenate([in_split(c.start, c.stop, self._feeding.split) for c in chunks])
             rows = np.flatnonzero(taking_part)[rows]
-        return self._maker.make(chunks, rows)
+        with supply.held(chunks):
+            try:
+                return self._maker.make(chunks, rows)
+            except CorruptDataError:
+                if not supply.mend(chunks):
+                    raise
+                return self._maker.make(chunks, rows)
 
 
 class _End:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
+from storagering.cache.access import OnCorrupt
 from storagering.cache.dataset import Dataset
 from storagering.cache.store import ChunkReader
 from storagering.types import Chunk, Schema
@@ -31,19 +33,53 @@ class ChunkSupply(Protocol):
             CorruptDataError: the file is not what it should be.
         """
 
+    def hold(self, windows: Sequence[Sequence[int]]) -> None:
+        """An epoch is planned, which needs these units together.
+
+        Raises:
+            CacheFullError: the cache cannot hold the largest window.
+        """
+
+    def held(self, chunks: Sequence[Chunk]) -> AbstractContextManager[None]:
+        """Keep these chunks within reach for the length of a ``with`` block."""
+
+    def mend(self, chunks: Sequence[Chunk]) -> bool:
+        """Replace those of the chunks that are damaged; False if none was, or they are not to be replaced."""
+
+    def close(self) -> None:
+        """Let go of everything; it can be used again."""
+
 
 class PublishedChunks:
     """The chunks of a dataset that is there: every chunk is a unit."""
 
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
+    def __init__(self, dataset: Dataset, on_corrupt: OnCorrupt = "fail") -> None:
+        self._chunks = dataset.manifest.chunks
+        self._access = dataset.access("training on")
+        self._on_corrupt = on_corrupt
         self.schema = dataset.schema
-        self.entries: Sequence[int] = [chunk.num_entries for chunk in dataset.manifest.chunks]
+        self.entries: Sequence[int] = [chunk.num_entries for chunk in self._chunks]
 
     def chunks(self, unit: int) -> Sequence[Chunk]:
         """See `ChunkSupply.chunks`."""
-        return (self._dataset.manifest.chunks[unit],)
+        return (self._chunks[unit],)
 
     def open(self, chunk: Chunk) -> ChunkReader:
         """See `ChunkSupply.open`."""
-        return self._dataset.open_chunk(chunk)
+        return self._access.open(chunk)
+
+    def hold(self, windows: Sequence[Sequence[int]]) -> None:
+        """See `ChunkSupply.hold`: all chunks are pinned if they fit, else one window after the other."""
+        self._access.hold([[self._chunks[unit] for unit in window] for window in windows])
+
+    def held(self, chunks: Sequence[Chunk]) -> AbstractContextManager[None]:
+        """See `ChunkSupply.held`."""
+        return self._access.held(chunks)
+
+    def mend(self, chunks: Sequence[Chunk]) -> bool:
+        """See `ChunkSupply.mend`."""
+        return self._on_corrupt == "rebuild" and self._access.mend(chunks)
+
+    def close(self) -> None:
+        """See `ChunkSupply.close`."""
+        self._access.close()

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
+from storagering.cache.access import OnCorrupt
 from storagering.cache.dataset import Dataset, open_dataset
 from storagering.config import load_settings
 from storagering.errors import MissingExtraError, ResumeMismatchError, SpecError
@@ -46,6 +47,11 @@ class DataLoader:
         threads: decoding threads.
         split: (low, high) keeps the entries whose hash lies in [low, high) of [0, 1): the same ones in
             every epoch, for every seed; e.g. (0, 0.8) to train and (0.8, 1) to test.
+        on_corrupt: whether to end with an error over a damaged chunk, or to have it made again from its source
+            (``"rebuild"``); the order stays what it is.
+
+    While it iterates, the dataset is pinned in the cache; one that is larger than the cache's quota is fetched
+    window by window. `close` lets go of it.
 
     Each complete iteration moves to the next epoch; `set_epoch` chooses one.
 
@@ -71,15 +77,18 @@ class DataLoader:
         prefetch_batches: int = 2,
         threads: int | None = None,
         split: tuple[float, float] | None = None,
+        on_corrupt: OnCorrupt = "fail",
     ) -> None:
         settings = load_settings(threads=threads)
         self.dataset = open_dataset(dataset) if isinstance(dataset, str) else dataset
         rank, world_size = _find_rank(rank, world_size)
-        _check_arguments(batch_size, seed, rank, world_size, shuffle, jagged, pad_to, prefetch_batches, split)
+        _check_arguments(
+            batch_size, seed, rank, world_size, shuffle, jagged, pad_to, prefetch_batches, split, on_corrupt
+        )
         groups = make_groups(self.dataset.schema, columns)
         if shuffle == "exact":
             _check_fits(self.dataset, groups, settings.exact_shuffle_bytes)
-        supply = PublishedChunks(self.dataset)
+        supply = PublishedChunks(self.dataset, on_corrupt)
         self._feeding = Feeding(supply, groups, split, jagged, pad_to, settings.threads, prefetch_batches, BufferPool())
         self._chunk_entries = count_entries(supply, split)
         self._cut = BatchCut(sum(self._chunk_entries), batch_size, rank, world_size, drop_last)
@@ -106,7 +115,7 @@ class DataLoader:
             self._position, self._resuming = Position(epoch), False
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        self.close()
+        self._stop()
         first_step = self._position.step if self._resuming else 0
         if self._resuming and first_step >= len(self):
             self._position, first_step = self._position.next_epoch(), 0
@@ -116,6 +125,7 @@ class DataLoader:
         plan = plan_epoch(
             self._chunk_entries, seed=self._seed, epoch=epoch, shuffle=self._shuffle, mix_chunks=MIX_CHUNKS
         )
+        self._feeding.supply.hold(plan.windows)
         self._running = iterate_epoch(self._feeding, plan, self._cut, first_step)
         return self._count(self._running, epoch, first_step)
 
@@ -158,7 +168,7 @@ class DataLoader:
         wrong = [f"{k}: {state.get(k)!r} saved, {v!r} here" for k, v in identity.items() if state.get(k) != v]
         if wrong:
             raise ResumeMismatchError(f"the loader state does not fit this loader: {'; '.join(wrong)}")
-        self.close()
+        self._stop()
         self._position = Position(int(state["epoch"]), int(state["step"]))
         self._resuming = True
 
@@ -176,7 +186,11 @@ class DataLoader:
         }
 
     def close(self) -> None:
-        """End the threads of a running iteration; the loader can be iterated again."""
+        """End the threads of a running iteration and unpin the dataset; the loader can be iterated again."""
+        self._stop()
+        self._feeding.supply.close()
+
+    def _stop(self) -> None:
         if self._running is not None:
             running, self._running = self._running, None
             running.close()
@@ -210,6 +224,7 @@ def _check_arguments(
     pad_to: int | None,
     prefetch_batches: int,
     split: tuple[float, float] | None,
+    on_corrupt: OnCorrupt,
 ) -> None:
     checks = {
         f"batch_size={batch_size}: at least 1": batch_size >= 1,
@@ -219,6 +234,7 @@ def _check_arguments(
         f"jagged={jagged!r}: 'flat', 'padded' or 'nested'": jagged in ("flat", "padded", "nested"),
         f"pad_to={pad_to}: at least 1": pad_to is None or pad_to >= 1,
         f"prefetch_batches={prefetch_batches}: at least 0": prefetch_batches >= 0,
+        f"on_corrupt={on_corrupt!r}: 'fail' or 'rebuild'": on_corrupt in ("fail", "rebuild"),
         f"split={split}: 0 <= low < high <= 1": split is None or 0 <= split[0] < split[1] <= 1,
     }
     for message, fine in checks.items():

@@ -1,0 +1,159 @@
+"""Reading chunks of a dataset, wherever they are: on the disk, or to be fetched; pinned while they are needed."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from types import TracebackType
+from typing import Literal
+
+from storagering.cache.fetch import ChunkFetcher
+from storagering.cache.layout import Cache
+from storagering.cache.leases import Lease
+from storagering.cache.ledger import WHOLE, drop_lease, pin_files, touch_chunks, unpin_files
+from storagering.cache.residency import is_partial, resident_files
+from storagering.cache.space import disk_ledger, disk_room
+from storagering.cache.store import ChunkReader, chunk_store
+from storagering.cache.verify import chunk_fault
+from storagering.errors import CacheError, CacheFullError, InternalError, StorageringError, TruncatedError
+from storagering.files import safe_join
+from storagering.types import Chunk, Manifest
+
+#: Tries to open a chunk that is evicted again and again.
+_ATTEMPTS = 10
+
+OnCorrupt = Literal["fail", "rebuild"]
+
+
+class ChunkAccess:
+    """The chunks of one dataset, for one reader; safe to use from several threads. Close it.
+
+    Args:
+        purpose: what the chunks are needed for, shown to those who wait for room.
+    """
+
+    def __init__(self, cache: Cache, manifest: Manifest, purpose: str = "reading") -> None:
+        self._cache, self._manifest, self._purpose = cache, manifest, purpose
+        self._folder = cache.path(manifest.name)
+        self._store = chunk_store(manifest.spec.format)
+        self._numbers = {chunk.file: number for number, chunk in enumerate(manifest.chunks)}
+        self._stack = ExitStack()
+        self._lock = threading.Lock()
+        self._lease: Lease | None = None
+        self._fetcher: ChunkFetcher | None = None
+        self._rolling = False
+
+    def open(self, chunk: Chunk) -> ChunkReader:
+        """A reader of a chunk, which is fetched if the dataset is partial and the chunk not there.
+
+        Raises:
+            TruncatedError, ChecksumError: the file is not what the manifest says.
+            StorageringError: see `ChunkFetcher.ensure`.
+        """
+        path = safe_join(self._folder, chunk.file)
+        for attempt in range(_ATTEMPTS):
+            if is_partial(self._folder) and not path.exists():
+                self._fetch([chunk])
+            try:
+                return self._store.open(path, chunk, self._manifest.schema)
+            except TruncatedError:  # evicted just now, unless it is there or may not be absent
+                if attempt == _ATTEMPTS - 1 or path.exists() or not is_partial(self._folder):
+                    raise
+        raise InternalError(path)
+
+    def hold(self, windows: Sequence[Sequence[Chunk]]) -> None:
+        """Pin what an epoch needs: the whole dataset where it fits, else what is at work (see `held`).
+
+        Raises:
+            CacheFullError: not even the largest window of chunks fits at once.
+        """
+        nbytes = sum(chunk.nbytes for chunk in self._manifest.chunks)
+        try:
+            room = disk_room(self._cache)
+            lease = self._hold_lease()
+            self._rolling = not room.can_hold(lease.id, self._manifest.name, nbytes)
+            if self._rolling:
+                largest = max((sum(chunk.nbytes for chunk in window) for window in windows), default=0)
+                room.check_possible(lease.id, self._manifest.name, largest)
+            else:
+                self._pin([WHOLE])
+        except CacheFullError:
+            raise
+        except CacheError:  # what cannot be written cannot be evicted from here either
+            self._rolling = False
+
+    @contextmanager
+    def held(self, chunks: Sequence[Chunk]) -> Iterator[None]:
+        """The chunks on the disk, pinned, for the length of a ``with`` block."""
+        files = [chunk.file for chunk in chunks]
+        if self._rolling:
+            self._pin(files)
+        try:
+            if is_partial(self._folder):
+                self._fetch(chunks)
+            yield
+        finally:
+            if self._rolling:
+                with disk_ledger(self._cache).transaction() as database:
+                    unpin_files(database, self._hold_lease().id, self._manifest.name, files)
+
+    def mend(self, chunks: Sequence[Chunk]) -> bool:
+        """Fetch those of the chunks again that are damaged; whether there were any.
+
+        Raises:
+            StorageringError: see `ChunkFetcher.ensure`.
+        """
+        bad = [self._numbers[chunk.file] for chunk in chunks if chunk_fault(self._folder, chunk)]
+        if bad:
+            self._open_fetcher().renew(bad)
+        return bool(bad)
+
+    def _pin(self, files: Collection[str]) -> None:
+        name = self._manifest.name
+        used = self._numbers if WHOLE in files else files
+        with disk_ledger(self._cache).transaction() as database:
+            pin_files(database, self._hold_lease().id, name, files)
+            touch_chunks(database, name, used)
+
+    def _fetch(self, chunks: Sequence[Chunk]) -> None:
+        there = resident_files(self._folder, self._manifest)
+        wanted = [self._numbers[chunk.file] for chunk in chunks if chunk.file not in there]
+        if wanted:
+            self._open_fetcher().ensure(wanted)
+
+    def _open_fetcher(self) -> ChunkFetcher:
+        with self._lock:
+            if self._fetcher is None:
+                self._fetcher = ChunkFetcher(self._cache, self._manifest, self._lease)
+                self._stack.callback(self._fetcher.close)
+            return self._fetcher
+
+    def _hold_lease(self) -> Lease:
+        with self._lock:
+            if self._lease is None:
+                self._lease = Lease(self._cache.root, f"{self._purpose} {self._manifest.name}")
+            return self._lease
+
+    def close(self) -> None:
+        """Let go of pins, sources and connections; what is open stays readable."""
+        self._stack.close()
+        self._fetcher = None
+        lease, self._lease = self._lease, None
+        if lease is not None and lease.holder.pid == os.getpid():  # a forked child has nothing to let go of
+            with suppress(StorageringError), disk_ledger(self._cache).transaction() as database:
+                drop_lease(database, lease.id)
+            lease.release()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_lease"):
+            self.close()
+
+    def __enter__(self) -> ChunkAccess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
