@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test corpus lint format docs-check xrootd-server clean
+.PHONY: help install demo test faults soak corpus lint format docs-check xrootd-server clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -23,6 +23,12 @@ demo: $(STAMP)  ## the whole chain on simulated jets, below demo-output/ (minute
 
 test: $(STAMP) xrootd-server  ## all tests, the README's code included
 	$(BIN)/pytest -n 2 $(PYTEST_ARGS)
+
+faults: $(STAMP) xrootd-server  ## every scenario of crashes, full disks, damage and bad input, in depth: a table of all
+	$(BIN)/pytest -n 2 -q -m scenario --soak --scenario-report $(PYTEST_ARGS)
+
+soak: $(STAMP) xrootd-server  ## the tests that take long: thousands of kills, mutations and epochs
+	$(BIN)/pytest -n 2 -m soak --soak $(PYTEST_ARGS)
 
 corpus: $(STAMP)  ## convert every ROOT file of ../shared/data and compare with uproot: a table of all
 	$(BIN)/pytest -n 2 -q tests/corpus --corpus-report benchmarks/results/corpus.json

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from tests.corpus import report
+from tests.faults import scenarios
 
 _DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -35,12 +36,39 @@ def shared_data() -> Path:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--corpus-report FILE``: where to write what became of the sample files."""
+    """What a run of the tests is to do beyond telling which failed."""
     parser.addoption("--corpus-report", metavar="FILE", help="write what became of the files of tests/corpus as JSON")
+    parser.addoption("--soak", action="store_true", help="also run the tests that take minutes")
+    parser.addoption(
+        "--scenario-report", action="store_true", help="list the scenarios of faults; fail if one has none"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Long tests wait for ``--soak``; the scenarios of a test travel with its report."""
+    long = [] if config.getoption("--soak") else [item for item in items if item.get_closest_marker("soak")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in set(long)]
+    for item in items:
+        if numbers := scenarios.numbers_of(item):
+            item.user_properties.append(("scenarios", numbers))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A scenario that nothing shows is a failure of a run that is to show them."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    asked = session.config.getoption("--scenario-report") and not hasattr(session.config, "workerinput")
+    if asked and not session.exitstatus and scenarios.unshown(scenarios.results(reporter)):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
-    """What became of the sample files of `tests/corpus`, where these were run."""
+    """What became of the scenarios of faults, and of the sample files of `tests/corpus`, where these were run."""
+    if config.getoption("--scenario-report"):
+        terminalreporter.section("faults and bad input")
+        for line in scenarios.lines(scenarios.results(terminalreporter)):
+            terminalreporter.write_line(line)
     properties = [dict(report.user_properties) for report in terminalreporter.getreports("passed")]
     results = [found["corpus"] for found in properties if "corpus" in found]
     if not results:
