@@ -19,7 +19,9 @@ MAY_IMPORT = {
     "training": GROUND | {"formats", "cache", "loaders", "models"},
     "api": GROUND | {"formats", "cache", "catalog"},
     "exporting": GROUND | {"formats", "cache"},
-    "testing": GROUND | {"formats", "cache", "catalog", "loaders", "models", "training", "api", "exporting"},
+    "housekeeping": GROUND | {"cache"},
+    "testing": GROUND
+    | {"formats", "cache", "catalog", "loaders", "models", "training", "api", "exporting", "housekeeping"},
     "demo": GROUND | {"formats", "cache", "catalog", "loaders", "models", "training", "api", "testing"},
 }
 TORCH_PLACES = ("loaders/torch.py", "models/", "training/", "testing/bench.py", "demo/")
@@ -92,10 +94,16 @@ def test_public_names() -> None:
         "append",
         "convert",
         "copy",
+        "du",
+        "evict",
         "export",
+        "gc",
         "inspect",
         "open_dataset",
+        "pin",
+        "remove",
         "sql",
+        "unpin",
         "verify",
     ]
     assert all(getattr(storagering, name) is not None for name in storagering.__all__)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from storagering.errors import StorageringError
     from storagering.exporting import copy, export
     from storagering.formats.inspect import inspect
+    from storagering.housekeeping import du, evict, gc, pin, remove, unpin
 
 __version__ = "0.1.0"
 __all__ = [
@@ -24,10 +25,16 @@ __all__ = [
     "append",
     "convert",
     "copy",
+    "du",
+    "evict",
     "export",
+    "gc",
     "inspect",
     "open_dataset",
+    "pin",
+    "remove",
     "sql",
+    "unpin",
     "verify",
 ]
 
@@ -40,6 +47,7 @@ _HOMES = {
     "export": "storagering.exporting",
     "inspect": "storagering.formats.inspect",
     "open_dataset": "storagering.cache.dataset",
+    **dict.fromkeys(("du", "evict", "gc", "pin", "remove", "unpin"), "storagering.housekeeping"),
     "sql": "storagering.catalog.query",
     "verify": "storagering.api",
 }

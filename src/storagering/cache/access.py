@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
@@ -13,11 +14,19 @@ from storagering.cache.fetch import ChunkFetcher
 from storagering.cache.layout import Cache
 from storagering.cache.leases import Lease
 from storagering.cache.ledger import WHOLE, drop_lease, pin_files, touch_chunks, unpin_files
+from storagering.cache.ram import RamTier
 from storagering.cache.residency import is_partial, resident_files
 from storagering.cache.space import disk_ledger, disk_room
 from storagering.cache.store import ChunkReader, chunk_store
 from storagering.cache.verify import chunk_fault
-from storagering.errors import CacheError, CacheFullError, InternalError, StorageringError, TruncatedError
+from storagering.errors import (
+    CacheError,
+    CacheFullError,
+    CorruptDataError,
+    InternalError,
+    StorageringError,
+    TruncatedError,
+)
 from storagering.files import safe_join
 from storagering.types import Chunk, Manifest
 
@@ -44,6 +53,7 @@ class ChunkAccess:
         self._lease: Lease | None = None
         self._fetcher: ChunkFetcher | None = None
         self._rolling = False
+        self._ram = RamTier(cache.settings) if cache.settings.ram_tier else None
 
     def open(self, chunk: Chunk) -> ChunkReader:
         """A reader of a chunk, which is fetched if the dataset is partial and the chunk not there.
@@ -52,16 +62,36 @@ class ChunkAccess:
             TruncatedError, ChecksumError: the file is not what the manifest says.
             StorageringError: see `ChunkFetcher.ensure`.
         """
+        if (found := self._open_copy(chunk)) is not None:
+            return found
         path = safe_join(self._folder, chunk.file)
         for attempt in range(_ATTEMPTS):
             if is_partial(self._folder) and not path.exists():
                 self._fetch([chunk])
             try:
-                return self._store.open(path, chunk, self._manifest.schema)
+                reader = self._store.open(path, chunk, self._manifest.schema)
             except TruncatedError:  # evicted just now, unless it is there or may not be absent
                 if attempt == _ATTEMPTS - 1 or path.exists() or not is_partial(self._folder):
                     raise
+            else:
+                self._keep_copy(chunk, path)
+                return reader
         raise InternalError(path)
+
+    def _keep_copy(self, chunk: Chunk, path: Path) -> None:
+        if self._ram is not None:
+            with suppress(CacheError, TruncatedError):  # it was evicted meanwhile; the reader has it still
+                self._ram.admit(chunk, path)
+
+    def _open_copy(self, chunk: Chunk) -> ChunkReader | None:
+        """A reader of a chunk's copy in memory, None if there is none; a damaged one goes."""
+        if self._ram is None or (path := self._ram.find(chunk)) is None:
+            return None
+        try:
+            return self._store.open(path, chunk, self._manifest.schema)
+        except CorruptDataError:
+            self._ram.drop(chunk)
+            return None
 
     def hold(self, windows: Sequence[Sequence[Chunk]]) -> None:
         """Pin what an epoch needs: the whole dataset where it fits, else what is at work (see `held`).
@@ -88,6 +118,8 @@ class ChunkAccess:
     def held(self, chunks: Sequence[Chunk]) -> Iterator[None]:
         """The chunks on the disk, pinned, for the length of a ``with`` block."""
         files = [chunk.file for chunk in chunks]
+        if self._ram is not None:
+            self._ram.touch(chunks)
         if self._rolling:
             self._pin(files)
         try:
@@ -108,7 +140,15 @@ class ChunkAccess:
         bad = [self._numbers[chunk.file] for chunk in chunks if chunk_fault(self._folder, chunk)]
         if bad:
             self._open_fetcher().renew(bad)
-        return bool(bad)
+        return self._drop_copies(chunks) or bool(bad)
+
+    def _drop_copies(self, chunks: Sequence[Chunk]) -> bool:
+        if self._ram is None:
+            return False
+        copies = [chunk for chunk in chunks if self._ram.find(chunk) is not None]
+        for chunk in copies:
+            self._ram.drop(chunk)
+        return bool(copies)
 
     def _pin(self, files: Collection[str]) -> None:
         name = self._manifest.name

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 
 from storagering.cache.build import PROCESSES, Job, run_job
+from storagering.cache.build_space import BuildSpace
 from storagering.cache.layout import Cache
 from storagering.cache.progress import BuildProgress
 from storagering.cache.publish import extend_dataset
@@ -74,8 +75,10 @@ def append_sources(cache: Cache, addition: Addition, progress: BuildProgress) ->
         if addition.on_bad_source == "skip":
             spec = replace(spec, on_bad_source="skip")
         job = Job(name, part, [location for _, location in new], addition.scheduler, old)
-        with cache.staging(name, job.key) as staging:
-            manifest = extend_dataset(old, spec, run_job(cache, job, staging, progress), cache.path(name))
+        with cache.staging(name, job.key) as staging, closing(BuildSpace(cache, name, staging)) as space:
+            outcome = run_job(cache, job, staging, space, progress)
+            manifest = extend_dataset(old, spec, outcome, cache.path(name))
+            space.publish(manifest)
             remove_directory(staging)
         return manifest, True
     finally:

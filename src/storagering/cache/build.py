@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
 
+from storagering.cache.build_space import BuildSpace
 from storagering.cache.finished import BuiltChunks, FinishedTasks, key_tasks
 from storagering.cache.fit import fit_inspection, fit_plan
 from storagering.cache.inspection import Inspection, inspect_sources, without_columns, without_source
@@ -106,10 +107,12 @@ def build_dataset(cache: Cache, job: Job, progress: BuildProgress) -> tuple[Mani
         if cache.path(job.name).is_dir():  # nothing was ever published in it, and it would be in the way
             progress.tell(f"{cache.path(job.name)} holds no dataset: it is removed")
             remove_directory(cache.path(job.name))
-        with cache.staging(job.name, job.key) as staging:
-            outcome = run_job(cache, job, staging, progress)
+        with cache.staging(job.name, job.key) as staging, closing(BuildSpace(cache, job.name, staging)) as space:
+            outcome = run_job(cache, job, staging, space, progress)
             manifest = assemble_dataset(job.name, outcome, staging / _DATASET_NAME)
             published = publish_directory(staging / _DATASET_NAME, cache.path(job.name))
+            if published:
+                space.publish(manifest)
             remove_directory(staging)
         return (manifest, True) if published else (_existing(cache, job) or cache.manifest(job.name), False)
     finally:
@@ -136,7 +139,7 @@ def _differences(old: ConversionSpec, new: ConversionSpec) -> str:
     return "; ".join(shown)
 
 
-def run_job(cache: Cache, job: Job, staging: Path, progress: BuildProgress) -> Outcome:
+def run_job(cache: Cache, job: Job, staging: Path, space: BuildSpace, progress: BuildProgress) -> Outcome:
     """Write all chunks into the staging folder; starts over without a column that fails half way."""
     spool = str(staging / _SPOOL_NAME)
     settings = replace(cache.settings, fill_absent_chunks=job.spec.fill_absent_chunks)
@@ -156,8 +159,9 @@ def run_job(cache: Cache, job: Job, staging: Path, progress: BuildProgress) -> O
                 continue
             if job.into is not None:
                 plan = fit_plan(plan, job.into)
+            space.check(plan.context)
             try:
-                built, bad = _run_plan(plan, job, progress, kept)
+                built, bad = _run_plan(plan, job, space, progress, kept)
             except UnreadableColumnsError as error:
                 progress.tell(f"starting over without {', '.join(error.reasons)}: unreadable further on")
                 inspection = without_columns(inspection, error.reasons, job.spec)
@@ -176,7 +180,7 @@ def run_job(cache: Cache, job: Job, staging: Path, progress: BuildProgress) -> O
 
 
 def _run_plan(
-    plan: BuildPlan, job: Job, progress: BuildProgress, kept: KeptSource
+    plan: BuildPlan, job: Job, space: BuildSpace, progress: BuildProgress, kept: KeptSource
 ) -> tuple[BuiltChunks, dict[int, str]]:
     """The chunks in order, and the sources that had to be left out, with the reason."""
     context, tasks = plan.context, plan.tasks
@@ -186,7 +190,7 @@ def _run_plan(
         outline = Outline(job.name, parent, len(job.spec.sources), {task.key: task.sources for task in tasks})
         write_outline(Path(context.staging), outline)
         FinishedTasks(Path(context.staging)).keep_only(tasks)
-        run = Run(context, tasks, progress)
+        run = Run(context, tasks, progress, space)
         if run.built and not bad and (left := count_finished(Path(context.staging))):
             progress.tell(f"going on with what was interrupted: {left.extent} were done")
         progress.start(sum(piece.stop - piece.start for task in run.todo for piece in task.pieces))

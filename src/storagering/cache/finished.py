@@ -16,6 +16,7 @@ import msgspec
 from storagering.cache.chunks import BuiltChunk
 from storagering.cache.manifest import software
 from storagering.cache.messages import BuildContext, Task
+from storagering.cache.residency import is_partial
 from storagering.cache.store import digest_of
 from storagering.cache.unfinished import record_path
 from storagering.errors import StorageringError
@@ -98,7 +99,10 @@ class FinishedTasks:
         if sha256_hex(body).encode() != digest:
             raise ValueError(task.key)
         record = msgspec.json.decode(body, type=_Record)
+        given_up = is_partial(self._staging)
         for item in record.chunks:
+            if given_up and not (self._staging / item.chunk.file).exists():
+                continue
             data = map_file(self._staging / item.chunk.file, item.chunk.nbytes)
             if digest_of(data) != item.chunk.digest:
                 raise ValueError(item.chunk.file)

@@ -125,7 +125,7 @@ class Cache:
             lock = _lock_of(folder)
             if lock.try_acquire():
                 try:
-                    if not self._can_go_on(folder):
+                    if not self.can_go_on(folder):
                         remove_directory(folder)
                         remove_file(path)
                 finally:
@@ -146,7 +146,7 @@ class Cache:
         elif not dropped:
             raise NotFoundError(f"no dataset {name!r} in {self.root}{nearest_names(name, self.names())}")
 
-    def _can_go_on(self, folder: Path) -> bool:
+    def can_go_on(self, folder: Path) -> bool:
         """Whether a build can go on from that staging folder: not if what it made is published."""
         outline = read_outline(folder)
         if outline is None or not holds_finished_work(folder):

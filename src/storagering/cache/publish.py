@@ -18,6 +18,7 @@ from storagering.cache.manifest import (
     spec_key,
 )
 from storagering.cache.messages import BuildContext
+from storagering.cache.residency import mark_partial
 from storagering.cache.statistics import extend_statistics_table, merge_statistics, statistics_table
 from storagering.cache.store import chunk_store
 from storagering.errors import ChecksumError
@@ -147,7 +148,10 @@ def _place_chunks(
     chunks: list[Chunk] = []
     for item in built:
         file = f"chunk-{number:06d}{suffix}"
-        link_file(Path(context.staging) / item.chunk.file, folder / file)
+        if (made := Path(context.staging) / item.chunk.file).exists():
+            link_file(made, folder / file)
+        else:  # given up for want of room
+            mark_partial(folder)
         chunks.append(replace(item.chunk, start=start, stop=start + item.chunk.stop, file=file))
         number, start = number + 1, chunks[-1].stop
     return tuple(chunks)

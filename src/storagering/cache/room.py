@@ -92,19 +92,28 @@ class Room:
         """What the tier may hold, None without limit."""
         return self._limits.quota_bytes
 
+    @property
+    def _high(self) -> int:
+        return int((self._limits.quota_bytes or 0) * self._limits.high_water)
+
     def used_bytes(self) -> int:
         """What lies on the tier and what is claimed."""
         with self._tier.ledger.transaction() as database:
             return self._used(database)
 
-    def claim(self, lease: str, key: str, nbytes: int) -> None:
+    def claim(self, lease: str, key: str, nbytes: int, give_up: Callable[[], bool] = lambda: False) -> None:
         """Take room for what will be written; a claim under the same key is replaced.
+
+        Args:
+            give_up: lets go of something that the caller has claimed itself; False if there is nothing.
 
         Raises:
             CacheFullError: there is none, naming what is needed, free, the quota and who pins what.
         """
         deadline = time.monotonic() + self._limits.wait_seconds
         while not (room := self._try_claim(lease, key, nbytes)).granted:
+            if nbytes <= self._high and give_up():
+                continue
             if room.hopeless or time.monotonic() > deadline:
                 raise self._full(nbytes, room)
             time.sleep(_POLL_SECONDS)
@@ -123,7 +132,7 @@ class Room:
         with self._tier.ledger.transaction() as database:
             self._reap(database)
             fixed = self._fixed(database, lease, dataset)
-        return fixed + nbytes <= quota * self._limits.high_water
+        return fixed + nbytes <= self._high
 
     def check_possible(self, lease: str, dataset: str, nbytes: int) -> None:
         """Raise CacheFullError if so many bytes of a dataset can never be there at once."""
@@ -144,7 +153,7 @@ class Room:
         with self._tier.ledger.transaction() as database:
             database.execute("DELETE FROM claims WHERE lease = ? AND key = ?", (lease, key))
             if quota is not None:
-                high = int(quota * self._limits.high_water)
+                high = self._high
                 if self._used(database) + nbytes > high:
                     self._reap(database)
                 used = self._used(database)
@@ -224,7 +233,7 @@ class Room:
         staying = {name: why for name in names if name != dataset and (why := self._tier.must_stay(name))}
         return _Answer(
             granted=False,
-            hopeless=nbytes > (self._limits.quota_bytes or 0) * self._limits.high_water or not rows,
+            hopeless=nbytes > self._high or not rows,
             used=self._used(database),
             holders=tuple(sorted((name, lease) for lease, name in rows)),
             staying=tuple(sorted(staying.items())),
@@ -235,6 +244,10 @@ class Room:
         reasons = [f"{name} must stay: {why}" for name, why in answer.staying[:3]]
         for name, lease in answer.holders[:8]:
             reasons.append(f"{name or 'room'} is held by {holder_of(self._tier.root, lease) or lease}")
+        if kept_back := self._tier.kept_back():
+            reasons.append(f"interrupted builds hold {kept_back:,} bytes, which 'storagering gc --unfinished' frees")
+        if nbytes > self._high:
+            reasons = ["they will never fit"]
         told = "; ".join(reasons) or "nothing in it can be evicted"
         return CacheFullError(
             f"the cache {self._tier.root} is full: {nbytes:,} bytes are needed, {max(0, quota - answer.used):,} are "

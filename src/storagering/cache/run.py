@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from storagering.cache.build_space import BuildSpace
 from storagering.cache.finished import BuiltChunks, FinishedTasks
 from storagering.cache.messages import BuildContext, Task, is_bad_source, spool_of
 from storagering.cache.progress import BuildProgress
@@ -23,11 +24,16 @@ class Run:
         todo: the tasks that no earlier run has finished, in order.
     """
 
-    def __init__(self, context: BuildContext, tasks: Sequence[Task], progress: BuildProgress) -> None:
-        self._context, self._progress = context, progress
+    def __init__(
+        self, context: BuildContext, tasks: Sequence[Task], progress: BuildProgress, space: BuildSpace
+    ) -> None:
+        self._context, self._progress, self._space = context, progress, space
         self._finished = FinishedTasks(Path(context.staging))
         self._lock = threading.Lock()
         self.built: dict[int, BuiltChunks] = self._finished.find(tasks)
+        for task in tasks:
+            if task.number in self.built:
+                space.take(task.key, self.built[task.number])
         self.failures: dict[int, StorageringError] = {}
         self.todo = [task for task in tasks if task.number not in self.built]
         self._open = Counter(source for task in self.todo for source in task.sources)
@@ -46,6 +52,7 @@ class Run:
 
     def done(self, task: Task, built: BuiltChunks) -> None:
         """The task's chunks are in the staging folder."""
+        self._space.take(task.key, built)
         self._finished.keep(task, built)
         with self._lock:
             self.built[task.number] = built

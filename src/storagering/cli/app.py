@@ -25,6 +25,7 @@ from storagering.cli import (
     export,
     generate,
     inspect,
+    room,
     sql,
     train,
     verify,
@@ -50,7 +51,7 @@ node's scratch disk. Results go to stdout, everything else to stderr.
 
 exit codes: 0 done, 1 a check failed, 2 wrong usage, 3 bad data, 4 the environment (network, disk,
 missing packages), 130 interrupted"""
-_VERBS = (inspect, convert, append, datasets, verify, export, copy, sql, catalog, generate, train, demo, bench)
+_VERBS = (inspect, convert, append, datasets, verify, room, export, copy, sql, catalog, generate, train, demo, bench)
 
 
 def main(argv: list[str] | None = None) -> int:

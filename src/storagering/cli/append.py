@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from storagering.api import append
     from storagering.cache.dataset import open_dataset
     from storagering.cli.progress import ConversionBar
+    from storagering.config import load_settings
 
     started = time.perf_counter()
     with ConversionBar() as bar:
@@ -48,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
             on_bad_source=args.on_bad_source,
             scheduler=args.scheduler,
             workers=args.workers,
+            settings=load_settings(quota=args.quota),
             progress=bar,
         )
     summary = summarise(dataset) | {"seconds": round(time.perf_counter() - started, 3), "built": bar.started}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from storagering.cli.console import clean, format_bytes, say, show_facts, show_json, show_table
 from storagering.cli.parsing import (
+    QUOTA,
     Parser,
     Verbs,
     add_verb,
@@ -83,6 +84,7 @@ def add_work(parser: Parser) -> None:
     """Add how sources are read and where the work is done."""
     group = parser.add_argument_group("work")
     group.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    group.add_argument("--quota", metavar="SIZE", help=QUOTA)
     text = "where to work: 'processes' of this machine (default), or a dask scheduler, tcp://HOST:PORT"
     group.add_argument("--scheduler", metavar="ADDRESS", default="processes", help=text)
     text = (
@@ -104,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
     labels, define = parse_labels(args.label), parse_definitions(args.define)
     from storagering.api import convert
     from storagering.cli.progress import ConversionBar
+    from storagering.config import load_settings
 
     started = time.perf_counter()
     with ConversionBar() as bar:
@@ -128,6 +131,7 @@ def run(args: argparse.Namespace) -> int:
             on_bad_source=args.on_bad_source,
             scheduler=args.scheduler,
             workers=args.workers,
+            settings=load_settings(quota=args.quota),
             progress=bar,
         )
     seconds = time.perf_counter() - started

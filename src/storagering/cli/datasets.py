@@ -40,6 +40,7 @@ def add_to(verbs: Verbs) -> None:
         verbs, "remove", run_remove, summary="remove a dataset from the cache", examples="storagering remove jets"
     )
     parser.add_argument("name", metavar="NAME", help="the dataset")
+    parser.add_argument("--force", action="store_true", help="also if it is pinned, or a loader reads it")
 
 
 def run_ls(args: argparse.Namespace) -> int:
@@ -92,10 +93,9 @@ def run_info(args: argparse.Namespace) -> int:
 
 def run_remove(args: argparse.Namespace) -> int:
     """Remove one dataset."""
-    from storagering.cache.layout import open_cache
-    from storagering.config import load_settings
+    from storagering.housekeeping import remove
 
-    open_cache(load_settings()).remove(args.name)
+    remove(args.name, force=args.force)
     say(f"removed dataset {args.name!r}")
     return 0
 

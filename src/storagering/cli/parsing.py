@@ -13,6 +13,8 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmg]?i?b|)", re.I)
 _CLASS = re.compile(r"[^\s=/:@*?]+")
 
+QUOTA = "what the cache may hold: 200GB, or 50%% of its disk (default: STORAGERING_QUOTA, else without limit)"
+
 Run: TypeAlias = Callable[[argparse.Namespace], int]
 
 
