@@ -17,13 +17,13 @@ from storagering.cache.verify import Fault, verify_dataset
 from storagering.cache.weaver import with_weaver
 from storagering.config import Settings, load_settings
 from storagering.errors import CacheError, SpecError
-from storagering.files import redact_url
 from storagering.formats.locations import with_checksums, with_replicas
 from storagering.formats.readers.friends import with_friends
 from storagering.formats.source import Location
 from storagering.formats.sources import LabelledSources, Sources, resolve_sources
 from storagering.formats.weaver import WeaverConfig
 from storagering.types import ConversionSpec, Manifest, OnBadColumn, OnBadSource, Profile, StoreFormat
+from storagering.urls import redact_url
 
 
 def convert(

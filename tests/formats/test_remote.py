@@ -25,11 +25,11 @@ from storagering.errors import (
     TruncatedError,
     UnreachableError,
 )
-from storagering.files import redact_text, redact_url
 from storagering.formats.readers import open_source
 from storagering.formats.remote.errors import map_source_error
 from storagering.testing import http, xrootd
 from storagering.testing.toys import write_toy_tree
+from storagering.urls import redact_text, redact_url
 
 LIMIT_SECONDS = 10.0
 CANARY = "CANARY-s3cr3t+/=%25"

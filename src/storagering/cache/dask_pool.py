@@ -36,7 +36,8 @@ from storagering.errors import (
     UnreachableError,
     WorkerDiedError,
 )
-from storagering.files import redact_text, safe_join, write_new
+from storagering.files import safe_join, write_new
+from storagering.urls import redact_text
 
 #: Tasks that are given out for each thread of a worker: one to do, and one that waits.
 _TASKS_PER_THREAD = 2

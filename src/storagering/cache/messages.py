@@ -25,9 +25,9 @@ from storagering.errors import (
     SpecError,
     StorageringError,
 )
-from storagering.files import redact_text
 from storagering.formats.source import Location, UnreadableColumnsError
 from storagering.types import ConversionSpec, Schema, SourceFile, Span, sha256_hex
+from storagering.urls import redact_text
 
 
 @dataclass(frozen=True)

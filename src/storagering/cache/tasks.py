@@ -21,13 +21,13 @@ from storagering.cache.opened import KeptSource
 from storagering.cache.selection import LABEL, Selection, is_labelled
 from storagering.config import Settings
 from storagering.errors import NoColumnsError, SchemaError, SpecError
-from storagering.files import redact_url
 from storagering.formats.arrow import arrow_type
 from storagering.formats.forms import UnsupportedTypeError, assign_keys, describe_column
 from storagering.formats.precision import with_precision
 from storagering.formats.readers import open_source
 from storagering.formats.source import Source, UnreadableColumnsError
 from storagering.types import Column, ConversionSpec, Schema, SkippedColumn, Span
+from storagering.urls import redact_url
 
 _PROBE_ENTRIES = 1000
 #: Chunks' worth of input after which a task ends: enough to outweigh the cost of opening a file.

@@ -16,9 +16,9 @@ from storagering.catalog.query import sql
 from storagering.config import Settings, load_settings
 from storagering.demo.jets import make_jet_files, served
 from storagering.errors import ResumeMismatchError, SchemaError
-from storagering.files import redact_url
 from storagering.formats.sources import LabelledSources, resolve_sources
 from storagering.types import sha256_hex
+from storagering.urls import redact_url
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from storagering.errors import FormatError
-from storagering.files import redact_url
 from storagering.formats.blob import Blob
+from storagering.urls import redact_url
 
 #: What can be read, for people.
 READABLE = (

@@ -8,11 +8,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from storagering.errors import NotFoundError, SpecError
-from storagering.files import redact_url
 from storagering.formats.blob import is_local, local_path
 from storagering.formats.checksums import parse_checksum
 from storagering.formats.remote.xrootd import SCHEMES as XROOTD_SCHEMES
 from storagering.formats.source import Location
+from storagering.urls import redact_url
 
 
 def with_replicas(locations: Sequence[Location], rules: Sequence[str]) -> list[Location]:

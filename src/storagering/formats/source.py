@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from storagering.errors import NotFoundError, StorageringError
-from storagering.files import redact_url
 from storagering.formats.forms import to_batch
 from storagering.types import Batch, Schema
+from storagering.urls import redact_url
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,11 @@ import fsspec
 
 from storagering.config import Settings
 from storagering.errors import NotFoundError, SpecError
-from storagering.files import redact_url
 from storagering.formats.remote.errors import source_errors
 from storagering.formats.remote.options import scheme_of, storage_options
 from storagering.formats.remote.xrootd import SCHEMES as XROOTD_SCHEMES
 from storagering.formats.remote.xrootd import list_matches
+from storagering.urls import redact_url
 
 #: One of these lies in the top folder of every Zarr store, of version 3 or 2.
 _ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")

@@ -10,10 +10,10 @@ import awkward as ak
 import numpy as np
 
 from storagering.errors import SchemaError
-from storagering.files import redact_url
 from storagering.formats.forms import UnsupportedTypeError, assign_keys, describe_column
 from storagering.formats.source import Source, UnreadableColumnsError
 from storagering.types import OnBadColumn, Schema, SkippedColumn
+from storagering.urls import redact_url
 
 #: Some entries of some columns as Awkward arrays, and how many entries these are.
 Piece = tuple[Mapping[str, Any], int]

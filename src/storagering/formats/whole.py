@@ -13,7 +13,7 @@ from pathlib import Path
 
 from storagering.config import Settings
 from storagering.errors import ChecksumError, SourceChangedError, SpecError
-from storagering.files import disk_errors, redact_url
+from storagering.files import disk_errors
 from storagering.formats.blob import Blob, LocalBlob, is_local, local_path
 from storagering.formats.checksums import Checksummer
 from storagering.formats.remote.filesystem import FilesystemBlob
@@ -23,6 +23,7 @@ from storagering.formats.remote.xrootd import SCHEMES as XROOTD_SCHEMES
 from storagering.formats.remote.xrootd import XRootDBlob
 from storagering.formats.source import FileState, Location, Source
 from storagering.formats.spool import spool_file
+from storagering.urls import redact_url
 
 _BLOCK_BYTES = 8 << 20
 _BLOCKS_AHEAD = 2

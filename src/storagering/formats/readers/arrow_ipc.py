@@ -14,12 +14,12 @@ import pyarrow.feather
 
 from storagering.config import Settings
 from storagering.errors import CorruptDataError, TruncatedError
-from storagering.files import redact_url
 from storagering.formats.blob import Blob, BlobFile, LocalBlob
 from storagering.formats.readers.arrow_arrays import Flags, declared_flags, found_flags, loosened
 from storagering.formats.readers.arrow_source import ArrowSource, damage
 from storagering.formats.readers.unpack import UnpackedBlob
 from storagering.formats.spool import spool_file
+from storagering.urls import redact_url
 
 _MAGIC = b"ARROW1"
 _BUFFER_BYTES = 1 << 20

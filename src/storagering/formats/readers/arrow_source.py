@@ -17,13 +17,13 @@ from storagering.errors import (
     LimitExceededError,
     StorageringError,
 )
-from storagering.files import redact_text, redact_url
 from storagering.formats.blob import Blob
 from storagering.formats.forms import UnsupportedTypeError
 from storagering.formats.readers.arrow_arrays import Flags, declared_flags, to_awkward, type_text, unit_of
 from storagering.formats.readers.hierarchy import doc_of
 from storagering.formats.readers.names import check_names
 from storagering.formats.source import Source, UnreadableColumnsError
+from storagering.urls import redact_text, redact_url
 
 #: In the metadata of a field: why it cannot be read, and what it is all the same.
 REASON, TYPENAME = b"storagering.reason", b"storagering.type"

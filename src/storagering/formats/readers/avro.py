@@ -18,10 +18,10 @@ import pyarrow as pa
 
 from storagering.config import Settings
 from storagering.errors import CorruptDataError, FormatError, LimitExceededError, TruncatedError
-from storagering.files import redact_url
 from storagering.formats.blob import Blob, BlobFile
 from storagering.formats.readers.arrow_ipc import Batches, IpcSource, open_unpacked
 from storagering.formats.readers.arrow_source import unreadable_field
+from storagering.urls import redact_url
 
 _BUFFER_BYTES = 1 << 20
 #: Blocks of some KiB are usual.

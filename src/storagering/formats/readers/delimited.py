@@ -11,13 +11,13 @@ import pyarrow.csv
 
 from storagering.config import Settings
 from storagering.errors import CorruptDataError, FormatError
-from storagering.files import redact_url
 from storagering.formats.blob import Blob
 from storagering.formats.detect import unknown_format
 from storagering.formats.readers.arrow_ipc import Batches, IpcSource, open_unpacked
 from storagering.formats.readers.text_blocks import BLOCK_BYTES, BOM, BlockFile, line_blocks
 from storagering.formats.readers.text_layout import TextLayout, find_layout
 from storagering.formats.readers.text_types import TextColumn
+from storagering.urls import redact_url
 
 _SAMPLE_BYTES = 256 << 10
 _SPACES = re.compile(rb"[ \t\r\f\v]+")

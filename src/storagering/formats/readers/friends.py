@@ -10,10 +10,10 @@ from typing import Any
 
 from storagering.config import Settings
 from storagering.errors import SchemaError, SpecError
-from storagering.files import redact_url
 from storagering.formats.source import Location, Source, Storage, UnreadableColumnsError
 from storagering.formats.sources import resolve_sources
 from storagering.types import Array, Batch, Schema
+from storagering.urls import redact_url
 
 #: What follows the last colon of a URL that names no table: ``//host/file``, ``1094//file``, ``word@host/file``.
 _REST_OF_URL = re.compile(r"\d*/|[^/]*@")

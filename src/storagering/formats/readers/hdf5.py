@@ -12,7 +12,6 @@ import numpy as np
 
 from storagering.config import Settings
 from storagering.errors import CorruptDataError, FormatError, StorageringError, TruncatedError
-from storagering.files import redact_text, redact_url
 from storagering.formats.blob import Blob, BlobFile
 from storagering.formats.readers.elements import variable_length
 from storagering.formats.readers.hierarchy import (
@@ -28,6 +27,7 @@ from storagering.formats.readers.hierarchy_tables import find_table
 from storagering.formats.remote.options import scheme_of
 from storagering.formats.source import Source, Storage
 from storagering.types import Array
+from storagering.urls import redact_text, redact_url
 
 #: Small reads are of metadata, which lie close together: from a server they are fetched in pages of this size.
 _PAGE_BYTES = 64 << 10

@@ -14,7 +14,6 @@ import numpy as np
 
 from storagering.config import Settings
 from storagering.errors import CorruptDataError, MissingExtraError
-from storagering.files import redact_text, redact_url
 from storagering.formats.blob import Blob
 from storagering.formats.readers.arrow_ipc import Batches, open_unpacked
 from storagering.formats.readers.event_tables import EventColumn, EventTable
@@ -22,6 +21,7 @@ from storagering.formats.readers.hepmc_text import HepmcText, hepmc_kind
 from storagering.formats.readers.text_blocks import BlockFile
 from storagering.formats.source import Source
 from storagering.types import Array
+from storagering.urls import redact_text, redact_url
 
 _BUFFER_BYTES = 1 << 20
 _PARTICLE = {

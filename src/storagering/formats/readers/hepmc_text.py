@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Iterator
 
 from storagering.errors import FormatError, LimitExceededError, TruncatedError
-from storagering.files import redact_url
 from storagering.formats.blob import Blob
+from storagering.urls import redact_url
 
 #: How a file of each kind ends.
 ENDS = {

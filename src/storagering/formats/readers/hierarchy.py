@@ -19,12 +19,12 @@ import awkward as ak
 import numpy as np
 
 from storagering.errors import CorruptDataError, SchemaError, StorageringError, nearest_names
-from storagering.files import redact_text, redact_url
 from storagering.formats.forms import UnsupportedTypeError
 from storagering.formats.readers.elements import to_layout, unit_of, why_unreadable
 from storagering.formats.readers.nested import NestedReader
 from storagering.formats.source import Source, Storage, UnreadableColumnsError
 from storagering.types import Array
+from storagering.urls import redact_text, redact_url
 
 #: More boundaries than this help nobody.
 _MAX_BOUNDARIES = 1 << 16

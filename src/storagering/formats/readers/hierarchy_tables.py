@@ -9,7 +9,6 @@ from typing import Any
 import awkward as ak
 
 from storagering.errors import CorruptDataError, FormatError, NotFoundError, nearest_names
-from storagering.files import redact_url
 from storagering.formats.forms import parts_of
 from storagering.formats.readers.elements import type_name
 from storagering.formats.readers.hierarchy import Hierarchy, HierarchyColumn, StoredArray, doc_of
@@ -17,6 +16,7 @@ from storagering.formats.readers.nested import NestedReader, Offsets
 from storagering.formats.source import SeveralTablesError
 from storagering.formats.writers.parts import FORM
 from storagering.formats.writers.writer import NAME
+from storagering.urls import redact_url
 
 #: Attribute of a group that says that it is one column (``jagged``, ``string``), or of a table.
 KIND_ATTRIBUTE = "storagering"

@@ -13,13 +13,13 @@ import pyarrow.json
 
 from storagering.config import Settings
 from storagering.errors import FormatError, LimitExceededError
-from storagering.files import redact_url
 from storagering.formats.blob import Blob
 from storagering.formats.readers.arrow_arrays import loosened
 from storagering.formats.readers.arrow_ipc import Batches, IpcSource, open_unpacked
 from storagering.formats.readers.arrow_source import unreadable_field
 from storagering.formats.readers.json_types import JsonType, NoTypeError
 from storagering.formats.readers.text_blocks import line_blocks
+from storagering.urls import redact_url
 
 #: An integer of so many digits may be one that a float64 does not hold, which pyarrow would make of it.
 _LONG_DIGITS = 16

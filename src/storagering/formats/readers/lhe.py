@@ -13,11 +13,11 @@ from typing import Any
 
 from storagering.config import Settings
 from storagering.errors import CorruptDataError, FormatError, MissingExtraError, TruncatedError
-from storagering.files import redact_text, redact_url
 from storagering.formats.blob import Blob, BlobFile
 from storagering.formats.readers.arrow_ipc import Batches, open_unpacked
 from storagering.formats.readers.event_tables import EventColumn, EventTable
 from storagering.formats.source import Source
+from storagering.urls import redact_text, redact_url
 
 _START, _END = b"<LesHouchesEvents", b"</LesHouchesEvents>"
 _TAIL_BYTES = 1 << 16

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from storagering.errors import NotFoundError, SchemaError, nearest_names
-from storagering.files import redact_url
+from storagering.urls import redact_url
 
 
 def check_names(names: Iterable[str], known: Iterable[str], url: str) -> None:

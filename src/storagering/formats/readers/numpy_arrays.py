@@ -18,7 +18,6 @@ import numpy.lib.format as npy_format
 
 from storagering.config import Settings
 from storagering.errors import CorruptDataError, FormatError, LimitExceededError, TruncatedError
-from storagering.files import redact_url
 from storagering.formats.blob import Blob
 from storagering.formats.readers.arrow_source import damage
 from storagering.formats.readers.hierarchy import Hierarchy, HierarchyColumn, HierarchySource, StoredArray
@@ -27,6 +26,7 @@ from storagering.formats.readers.names import check_names, check_no_tree
 from storagering.formats.readers.zip_members import Extent, ZipMember, zip_members
 from storagering.formats.syntax import parse_python
 from storagering.types import Array
+from storagering.urls import redact_url
 
 _MAGIC = b"\x93NUMPY"
 _MAX_HEADER_BYTES = 1 << 20

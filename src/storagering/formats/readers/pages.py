@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import xxhash
 
 from storagering.errors import ChecksumError, InternalError
-from storagering.files import redact_url
 from storagering.formats.blob import Blob, Range
 from storagering.formats.readers.root_source import compression_name
 from storagering.formats.source import Storage
+from storagering.urls import redact_url
 
 _CHECKSUM_BYTES = 8
 

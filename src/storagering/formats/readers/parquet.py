@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 
 from storagering.config import Settings
 from storagering.errors import FormatError, TruncatedError
-from storagering.files import redact_url
 from storagering.formats.blob import Blob
 from storagering.formats.readers.arrow_arrays import Flags, declared_flags, found_flags
 from storagering.formats.readers.arrow_ipc import arrow_file, see_again
 from storagering.formats.readers.arrow_source import ArrowSource, damage
 from storagering.formats.source import Storage
 from storagering.formats.spool import spool_file
+from storagering.urls import redact_url
 
 #: A row group that decodes to more than this is read in steps where only a part of it is wanted.
 _WHOLE_BYTES = 64 << 20

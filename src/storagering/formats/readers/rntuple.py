@@ -13,7 +13,6 @@ import numpy as np
 import uproot
 
 from storagering.errors import ChecksumError
-from storagering.files import redact_url
 from storagering.formats.blob import Blob
 from storagering.formats.readers.pages import (
     PageBlob,
@@ -25,6 +24,7 @@ from storagering.formats.readers.pages import (
 )
 from storagering.formats.readers.root_source import RootSource, plain_text, typename_of
 from storagering.formats.source import Storage
+from storagering.urls import redact_url
 
 
 class NtupleSource(RootSource):

@@ -8,12 +8,12 @@ import numpy as np
 import uproot
 
 from storagering.errors import FormatError, NotFoundError, TruncatedError, nearest_names
-from storagering.files import redact_url
 from storagering.formats.blob import Blob
 from storagering.formats.readers.rntuple import NtupleSource
 from storagering.formats.readers.ttree import TreeSource
 from storagering.formats.remote.errors import source_errors
 from storagering.formats.source import SeveralTablesError, Source
+from storagering.urls import redact_url
 
 _TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple", "ROOT::Experimental::RNTuple")
 #: Where the first record of a ROOT file may begin (100 in all releases); tells one from text like "root:x:0:0".

@@ -13,10 +13,10 @@ from typing import Any
 import cramjam
 
 from storagering.errors import CorruptDataError, NotFoundError, SourceError, StorageringError, TruncatedError
-from storagering.files import redact_text, redact_url
 from storagering.formats.blob import Blob
 from storagering.formats.remote.errors import is_far_end, map_source_error
 from storagering.formats.source import Source, Storage, UnreadableColumnsError
+from storagering.urls import redact_text, redact_url
 
 _DAMAGE = re.compile(
     r"checksum|decompress|corrupt|expected Chunk of length|not enough (data|bytes)|end of stream", re.I

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from storagering.errors import LimitExceededError
-from storagering.files import redact_url
 from storagering.formats.blob import Blob
+from storagering.urls import redact_url
 
 BLOCK_BYTES = 4 << 20
 BOM = b"\xef\xbb\xbf"

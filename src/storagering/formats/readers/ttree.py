@@ -15,7 +15,6 @@ import awkward as ak
 import numpy as np
 
 from storagering.errors import CorruptDataError
-from storagering.files import redact_url
 from storagering.formats.blob import Blob
 from storagering.formats.forms import describe_column, to_batch
 from storagering.formats.limits import bounded_memory
@@ -32,6 +31,7 @@ from storagering.formats.readers.root_source import RootSource, compression_name
 from storagering.formats.remote.options import scheme_of
 from storagering.formats.source import Storage
 from storagering.types import Array, Batch, Schema
+from storagering.urls import redact_url
 
 _DIMENSIONS = re.compile(r"(\[[^\]]*\])*$")
 _LEAFLIST = re.compile(r"[\w.#]*(\[[^\]]*\])*(/[A-Za-z]+(\[.*\])?)?(:[\w.]+(\[[^\]]*\])*(/[A-Za-z]+)?)*_?")

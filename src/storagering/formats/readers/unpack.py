@@ -15,11 +15,11 @@ import pyarrow as pa
 
 from storagering.config import Settings
 from storagering.errors import LimitExceededError, TruncatedError
-from storagering.files import redact_url
 from storagering.formats.blob import Blob, BlobFile, LocalBlob
 from storagering.formats.readers.arrow_source import damage
 from storagering.formats.readers.text_blocks import BlockFile
 from storagering.formats.spool import spool_file
+from storagering.urls import redact_url
 
 #: Wrappings whose checksums cover every byte of the contents, and are compared.
 CHECKED = ("gzip", "bzip2")

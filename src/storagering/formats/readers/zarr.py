@@ -14,7 +14,6 @@ import zarr
 
 from storagering.config import Settings
 from storagering.errors import CorruptDataError, FormatError
-from storagering.files import redact_text, redact_url
 from storagering.formats.blob import Blob
 from storagering.formats.readers.hierarchy import (
     Hierarchy,
@@ -30,6 +29,7 @@ from storagering.formats.readers.zarr_keys import METADATA, FolderKeys, Keys, Zi
 from storagering.formats.readers.zarr_store import StrictStore
 from storagering.formats.source import Location, Source, Storage
 from storagering.types import Array
+from storagering.urls import redact_text, redact_url
 
 #: Chunks that claim to be larger than this decoded are not unpacked; no codec of Zarr makes such.
 _MAX_CHUNK_BYTES = 2 << 30

@@ -17,13 +17,13 @@ import fsspec
 
 from storagering.config import Settings
 from storagering.errors import CorruptDataError, FormatError, NotFoundError, SourceError, StorageringError
-from storagering.files import redact_url
 from storagering.formats.blob import Blob, BlobFile, open_blob
 from storagering.formats.remote.errors import source_errors
 from storagering.formats.remote.options import scheme_of, storage_options
 from storagering.formats.remote.retry import with_retries
 from storagering.formats.source import Location
 from storagering.types import sha256_hex
+from storagering.urls import redact_url
 
 METADATA = ("zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata")
 _CHUNK_NAME = re.compile(r"c|\d+(?:\.\d+)*")

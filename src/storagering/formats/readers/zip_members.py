@@ -12,11 +12,11 @@ from pathlib import Path
 
 from storagering.config import Settings
 from storagering.errors import ChecksumError, CorruptDataError, FormatError, TruncatedError
-from storagering.files import redact_url
 from storagering.formats.blob import Blob, BlobFile
 from storagering.formats.readers.arrow_source import damage
 from storagering.formats.readers.unpack import UnpackedBlob, copy_bounded
 from storagering.formats.spool import spool_file
+from storagering.urls import redact_url
 
 _STEP_BYTES = 1 << 20
 _LOCAL_HEADER_BYTES = 30

@@ -19,7 +19,7 @@ from storagering.errors import (
     TruncatedError,
     UnreachableError,
 )
-from storagering.files import redact_text, redact_url, redact_urls_in
+from storagering.urls import redact_text, redact_url, redact_urls_in
 
 #: Modules whose exceptions are about servers, though they are no OSErrors.
 _CLIENTS = ("aiohttp", "botocore", "aiobotocore")

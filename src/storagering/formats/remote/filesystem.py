@@ -10,11 +10,11 @@ import fsspec
 
 from storagering.config import Settings
 from storagering.errors import SourceChangedError, SourceError
-from storagering.files import redact_url
 from storagering.formats.checksums import known_checksum
 from storagering.formats.remote.errors import source_errors
 from storagering.formats.remote.options import storage_options
 from storagering.formats.remote.ranges import Limits, Range, pick_ranges, plan_requests
+from storagering.urls import redact_url
 
 _LIMITS = Limits(elements=1, gap_bytes=32 << 10)
 _MD5 = re.compile(r'"?([0-9a-f]{32})"?')

@@ -18,10 +18,10 @@ import fsspec.asyn
 
 from storagering.config import Settings
 from storagering.errors import RefusedError, SourceChangedError, SourceError
-from storagering.files import redact_url
 from storagering.formats.checksums import http_digest
 from storagering.formats.remote.errors import source_errors
 from storagering.formats.remote.ranges import Limits, Range, pick_ranges, plan_requests
+from storagering.urls import redact_url
 
 SCHEMES = ("http", "https", "dav", "davs")
 

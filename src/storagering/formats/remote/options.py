@@ -8,9 +8,9 @@ from fsspec.registry import get_filesystem_class
 
 from storagering.config import Settings
 from storagering.errors import ConfigError, MissingExtraError
-from storagering.files import redact_url
 from storagering.formats.remote.xrootd import SCHEMES as XROOTD_SCHEMES
 from storagering.formats.remote.xrootd import load_client
+from storagering.urls import redact_url
 
 #: fsspec's views of other files; as sources they would only hide where bytes come from.
 _VIEWS = {"reference", "simplecache", "filecache", "blockcache", "cached", "dir", "generic", "data", "dask"}

@@ -20,10 +20,10 @@ from storagering.errors import (
     TruncatedError,
     UnreachableError,
 )
-from storagering.files import redact_url
 from storagering.formats.blob import Blob, Range
 from storagering.formats.remote.retry import Result, with_retries
 from storagering.formats.source import FileState, Location
+from storagering.urls import redact_url
 
 _log = logging.getLogger("storagering.remote")
 

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 
 from storagering.config import Settings
 from storagering.errors import MissingExtraError, NotFoundError, SourceChangedError, SourceError, StorageringError
-from storagering.files import redact_url
 from storagering.formats.checksums import known_checksum
 from storagering.formats.remote.errors import map_source_error, source_errors
 from storagering.formats.remote.ranges import Limits, Range, Request, pick_ranges, plan_requests
+from storagering.urls import redact_url
 
 _NO_RECOVERY = "xrdcl.recover-reads=false"
 #: XRootD's names; its crc32 is the one of POSIX cksum, which nothing else here knows.
