@@ -1,8 +1,8 @@
 """The only door to disk: whole-file writes, atomic publishing, kernel locks, safe names.
 
 Every function turns the operating system's refusal (disk full, read-only, no permission) into a
-`CacheError` that names the path. Reading and writing elsewhere goes through here, so that faults can
-be injected in one place.
+`CacheError` that names the path. All that changes the cache's files goes through the calls of `disk`, so that
+faults can be injected in one place.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import cast
 
+from storagering.disk import Disk
 from storagering.errors import (
     CacheError,
     CacheFullError,
+    CorruptDataError,
     InputError,
     LimitExceededError,
     LockTimeoutError,
@@ -33,6 +36,10 @@ from storagering.errors import (
 
 _LOCK_POLL_SECONDS = 0.02
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
+#: What a disk says that has lost the bytes, or (EFAULT) a mapping of a file that ends before them.
+_BYTES_LOST = (errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.EFAULT, getattr(errno, "EHWPOISON", 133))
+
+disk = Disk()
 
 
 @contextmanager
@@ -75,20 +82,36 @@ def safe_join(root: Path, *names: str) -> Path:
     return root.joinpath(*names)
 
 
-def make_directory(path: Path) -> None:
-    """Create a directory and its parents, private to the user."""
+def reach(point: str, path: Path) -> None:
+    """Name a point of work that a library of its own does on ``path``: faults can be injected there, too."""
     with disk_errors(path):
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        disk.reach(point, path)
+
+
+def make_directory(path: Path) -> None:
+    """Create a directory and its parents, private to the user; what is new survives a power cut."""
+    with disk_errors(path):
+        missing = []
+        while not path.is_dir():
+            missing.append(path)
+            path = path.parent
+        for new in reversed(missing):
+            with suppress(FileExistsError):  # another process may be making it
+                disk.make_directory(new)
+            if not new.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(new))
+            disk.sync_directory(new.parent)
 
 
 def write_new(path: Path, *data: bytes | memoryview) -> None:
     """Write and fsync a file that must not exist yet; several pieces one after the other."""
     with disk_errors(path, sum(map(len, data))):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.writelines(data)
-            file.flush()
-            os.fsync(file.fileno())
+        descriptor = disk.create(path)
+        try:
+            disk.write(path, descriptor, data)
+            disk.sync(path, descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -96,25 +119,24 @@ def replace_file(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
         write_new(temporary, data)
-        with disk_errors(path):
-            temporary.replace(path)
+        rename_file(temporary, path)
     except BaseException:
         with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            disk.unlink(temporary)
         raise
     sync_directory(path.parent)
 
 
 def rename_file(source: Path, target: Path) -> None:
-    """Rename within one directory; the caller syncs the directory."""
+    """Rename a file, replacing the target; the caller syncs the directory."""
     with disk_errors(target):
-        source.rename(target)
+        disk.rename(source, target)
 
 
 def link_file(source: Path, target: Path) -> None:
     """A second name for a file that is never changed; a durable copy where the file system has no links."""
     try:
-        os.link(source, target, follow_symlinks=False)
+        disk.link(source, target)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             with disk_errors(target):
@@ -125,11 +147,7 @@ def link_file(source: Path, target: Path) -> None:
 def sync_directory(path: Path) -> None:
     """Make the names in a directory survive a power cut."""
     with disk_errors(path):
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        disk.sync_directory(path)
 
 
 def publish_directory(staging: Path, target: Path) -> bool:
@@ -141,7 +159,7 @@ def publish_directory(staging: Path, target: Path) -> bool:
     sync_directory(staging)
     with disk_errors(target):
         try:
-            staging.rename(target)
+            disk.rename(staging, target)
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 return False
@@ -183,10 +201,10 @@ def publish_path(hidden: Path, target: Path, *, replace: bool) -> None:
         check_target(target, replace=replace)
         if target.is_dir() and not target.is_symlink():  # no rename replaces a folder that is not empty
             remove_directory(target)
-        elif hidden.is_dir():
-            target.unlink(missing_ok=True)
-        hidden.replace(target)
-        _sync(target.parent)
+        elif hidden.is_dir() and os.path.lexists(target):
+            disk.unlink(target)
+        disk.rename(hidden, target)
+        disk.sync_directory(target.parent)
     except OSError as error:
         if isinstance(error, StorageringError):
             raise
@@ -194,25 +212,29 @@ def publish_path(hidden: Path, target: Path, *, replace: bool) -> None:
 
 
 def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    if path.is_dir():
+        disk.sync_directory(path)
+        return
+    descriptor = disk.open(path)
     try:
-        os.fsync(descriptor)
+        disk.sync(path, descriptor)
     finally:
         os.close(descriptor)
 
 
 def remove_file(path: Path) -> None:
     """Remove a file of ours; absent is fine."""
-    with disk_errors(path):
-        path.unlink(missing_ok=True)
+    with disk_errors(path), suppress(FileNotFoundError):
+        disk.unlink(path)
 
 
 def remove_directory(path: Path) -> None:
     """Remove a directory of ours at once from view, then from disk; absent is fine."""
     hidden = path.with_name(f".removed-{secrets.token_hex(8)}")
     with disk_errors(path), suppress(FileNotFoundError):  # another process may be removing it too
-        path.rename(hidden)
-        shutil.rmtree(hidden)
+        disk.rename(path, hidden)
+        disk.sync_directory(path.parent)  # no power cut brings it back without its contents
+        disk.remove_tree(hidden)
 
 
 def read_file(path: Path, limit_bytes: int) -> bytes:
@@ -221,10 +243,11 @@ def read_file(path: Path, limit_bytes: int) -> bytes:
     Raises:
         NotFoundError: there is none.
         LimitExceededError: it is larger than ``limit_bytes``.
+        CorruptDataError: the disk has lost its bytes.
         CacheError: it cannot be read.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = disk.open(path)
         with os.fdopen(descriptor, "rb") as file:
             if os.fstat(file.fileno()).st_size > limit_bytes:
                 raise LimitExceededError(f"{path} is larger than the limit of {limit_bytes:,} bytes")
@@ -232,28 +255,58 @@ def read_file(path: Path, limit_bytes: int) -> bytes:
     except FileNotFoundError as error:
         raise NotFoundError(f"no file {path}") from error
     except OSError as error:
-        raise CacheError(f"cannot read {path}: {error.strerror}") from error
+        raise _unreadable(path, error) from error
 
 
 def map_file(path: Path, nbytes: int) -> memoryview:
-    """The file mapped read-only into memory; it must be ``nbytes`` long.
+    """The file mapped read-only into memory; it must be ``nbytes`` long. To be read after `load_mapped`.
 
     Raises:
         TruncatedError: the file is absent, shorter or longer.
+        CorruptDataError: the disk has lost its bytes.
+        CacheError: it cannot be opened.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = disk.open(path)
     except FileNotFoundError as error:
         raise TruncatedError(f"{path} is missing; run 'storagering convert' again to rebuild the dataset") from error
     except OSError as error:
-        raise CacheError(f"cannot read {path}: {error.strerror}") from error
+        raise _unreadable(path, error) from error
     try:
         size = os.fstat(descriptor).st_size
         if size != nbytes:
             raise TruncatedError(f"{path} has {size:,} bytes, its manifest says {nbytes:,}")
         return memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
+    except OSError as error:
+        raise _unreadable(path, error) from error
     finally:
         os.close(descriptor)
+
+
+def load_mapped(path: Path, view: memoryview, start: int = 0, stop: int | None = None) -> memoryview:
+    """Part of what `map_file` gave, read into memory: a disk that fails is then an error, not the end of the process.
+
+    Raises:
+        CorruptDataError: the disk has lost the bytes, or somebody cut the file.
+    """
+    part = view[start:stop]
+    try:
+        disk.load(path, cast("mmap.mmap", view.obj), start, len(part))
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # kernels before 5.14 cannot tell
+            raise _unreadable(path, error) from error
+    return part
+
+
+def _unreadable(path: Path, error: OSError) -> StorageringError:
+    if isinstance(error, StorageringError):
+        return error
+    if error.errno in _BYTES_LOST:
+        return CorruptDataError(
+            f"{path} cannot be read back from the disk ({error.strerror}); "
+            "'storagering verify DATASET --repair' makes damaged chunks again"
+        )
+    return CacheError(f"cannot read {path}: {error.strerror}")
 
 
 class FileLock:
@@ -270,18 +323,21 @@ class FileLock:
     def try_acquire(self) -> bool:
         """Take the lock if it is free."""
         with disk_errors(self.path):
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, self._mode | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return False
-        if not self._is_current(descriptor):
-            os.close(descriptor)
-            return False
+            descriptor = disk.open_lock(self.path)
+            try:
+                fcntl.flock(descriptor, self._mode | fcntl.LOCK_NB)
+                if not self._is_current(descriptor):
+                    raise BlockingIOError
+            except BlockingIOError:
+                os.close(descriptor)
+                return False
+            except OSError:
+                os.close(descriptor)
+                raise
         if self._mode == fcntl.LOCK_EX:  # the pid is talk for waiters, never trusted
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+            with suppress(OSError):  # the disk may be full
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         self._descriptor = descriptor
         return True
 

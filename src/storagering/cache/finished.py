@@ -19,8 +19,8 @@ from storagering.cache.messages import BuildContext, Task
 from storagering.cache.residency import is_partial
 from storagering.cache.store import digest_of
 from storagering.cache.unfinished import record_path
-from storagering.errors import StorageringError
-from storagering.files import map_file, read_file, remove_file, replace_file
+from storagering.errors import CorruptDataError, NotFoundError
+from storagering.files import load_mapped, map_file, read_file, remove_file, replace_file
 from storagering.types import SourceFile, Span, sha256_hex
 
 BuiltChunks = tuple[BuiltChunk, ...]
@@ -67,7 +67,7 @@ class FinishedTasks:
         for task in tasks:
             try:
                 found[task.number] = self._take(task)
-            except (StorageringError, msgspec.MsgspecError, ValueError):
+            except (CorruptDataError, NotFoundError, msgspec.MsgspecError, ValueError):
                 _unlink(files.get(task.key, []))
         return found
 
@@ -101,10 +101,10 @@ class FinishedTasks:
         record = msgspec.json.decode(body, type=_Record)
         given_up = is_partial(self._staging)
         for item in record.chunks:
-            if given_up and not (self._staging / item.chunk.file).exists():
+            path = self._staging / item.chunk.file
+            if given_up and not path.exists():
                 continue
-            data = map_file(self._staging / item.chunk.file, item.chunk.nbytes)
-            if digest_of(data) != item.chunk.digest:
+            if digest_of(load_mapped(path, map_file(path, item.chunk.nbytes))) != item.chunk.digest:
                 raise ValueError(item.chunk.file)
         numbers = {old.source: new.source for old, new in zip(record.pieces, task.pieces, strict=True)}
         return renumber(record.chunks, numbers)

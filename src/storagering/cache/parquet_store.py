@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from storagering.cache.store import EncodedChunk, checksum_of, damaged
 from storagering.errors import CorruptDataError
-from storagering.files import map_file
+from storagering.files import load_mapped, map_file
 from storagering.formats.arrow import from_arrow, to_arrow
 from storagering.types import Array, Batch, Chunk, Profile, Schema
 
@@ -75,7 +75,7 @@ class ParquetChunkReader:
     def __init__(self, path: Path, chunk: Chunk, schema: Schema) -> None:
         self._path = path
         self._columns = {c.name: c for c in schema.columns}
-        view = map_file(path, chunk.nbytes)
+        view = load_mapped(path, map_file(path, chunk.nbytes))
         if checksum_of(view) != chunk.checksum:
             raise damaged(path, _find_damage(view))
         self._buffer = pa.py_buffer(view)

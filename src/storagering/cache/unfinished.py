@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from storagering.errors import StorageringError
+from storagering.errors import CorruptDataError, NotFoundError
 from storagering.files import read_file, replace_file
 
 _OUTLINE_NAME = "outline.json"
@@ -74,7 +74,7 @@ def read_outline(staging: Path) -> Outline | None:
     """What was to be done; None where nothing tells."""
     try:
         return msgspec.json.decode(read_file(staging / _OUTLINE_NAME, _LIMIT_BYTES), type=Outline)
-    except (StorageringError, msgspec.MsgspecError):
+    except (CorruptDataError, NotFoundError, msgspec.MsgspecError):
         return None
 
 

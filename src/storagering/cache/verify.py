@@ -9,8 +9,8 @@ from storagering.cache.layout import Cache
 from storagering.cache.progress import BuildProgress
 from storagering.cache.residency import is_partial, missing_chunks
 from storagering.cache.store import digest_of
-from storagering.errors import StorageringError
-from storagering.files import map_file, read_file
+from storagering.errors import CorruptDataError, NotFoundError, TruncatedError
+from storagering.files import load_mapped, map_file, read_file
 from storagering.types import Chunk, Manifest, sha256_hex
 
 _STATISTICS_LIMIT_BYTES = 1 << 32
@@ -63,9 +63,11 @@ def chunk_fault(folder: Path, chunk: Chunk) -> str:
     if not path.is_file():
         return "it is missing"
     try:
-        found = digest_of(map_file(path, chunk.nbytes))
-    except StorageringError:
+        found = digest_of(load_mapped(path, map_file(path, chunk.nbytes)))
+    except TruncatedError:
         return f"it has {path.stat().st_size:,} bytes instead of {chunk.nbytes:,}"
+    except CorruptDataError:
+        return "the disk cannot read it"
     return "" if found == chunk.digest else "its bytes changed"
 
 
@@ -73,6 +75,8 @@ def _statistics_fault(folder: Path, manifest: Manifest) -> str:
     file, digest = manifest.chunk_statistics
     try:
         found = sha256_hex(read_file(folder / file, _STATISTICS_LIMIT_BYTES))
-    except StorageringError:
+    except NotFoundError:
         return "it is missing"
+    except CorruptDataError:
+        return "the disk cannot read it"
     return "" if found == digest else "its bytes changed"

@@ -21,7 +21,7 @@ from storagering.cache.codecs import CODECS, encode_array
 from storagering.cache.store import EncodedChunk, checksum_of, damaged
 from storagering.cache.zip_file import LOCAL_HEADER_BYTES, ZipPieces
 from storagering.errors import CorruptDataError
-from storagering.files import map_file
+from storagering.files import load_mapped, map_file
 from storagering.formats.writers.parts import FORM
 from storagering.types import Array, Batch, Chunk, Column, Part, Profile, Schema
 
@@ -152,7 +152,7 @@ class ZarrChunkReader:
     def __init__(self, path: Path, chunk: Chunk, schema: Schema) -> None:
         self._path, self._limit = path, chunk.raw_bytes
         self._view = map_file(path, chunk.nbytes)
-        if checksum_of(self._view[chunk.trusted_from :]) != chunk.checksum:
+        if checksum_of(load_mapped(path, self._view, chunk.trusted_from)) != chunk.checksum:
             raise damaged(path, "its index or metadata (columns: all)")
         header = self._view[chunk.trusted_from : chunk.trusted_from + LOCAL_HEADER_BYTES]
         lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
@@ -184,7 +184,7 @@ class ZarrChunkReader:
         start, data, stop, length, checksum, codec, dtype = self._index[row].item()
         if part.role == "counts" and (start, stop) in self._offsets:
             return self._offsets[start, stop]
-        if xxhash.xxh3_64_intdigest(self._view[start:stop]) != checksum:
+        if xxhash.xxh3_64_intdigest(load_mapped(self._path, self._view, start, stop)) != checksum:
             raise damaged(self._path, f"column {column.name!r}")
         stored = np.dtype(dtype.decode())
         shape = (length, *part.shape)
