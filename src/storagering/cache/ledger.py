@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storagering.errors import CacheError, CacheFullError, LockTimeoutError, ReadOnlyCacheError
-from storagering.files import free_bytes, make_directory, rename_file
+from storagering.files import free_bytes, make_directory, reach, rename_file
 
 #: All files of a dataset, in the column ``file`` of a pin.
 WHOLE = ""
@@ -68,6 +68,7 @@ class Ledger:
                 except BaseException:
                     database.execute("ROLLBACK")
                     raise
+                reach("ledger commit", self._path)
                 database.execute("COMMIT")
         except sqlite3.Error as error:
             raise self._translated(error) from error

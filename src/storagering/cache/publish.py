@@ -34,7 +34,7 @@ from storagering.files import (
 from storagering.formats.sources import identify
 from storagering.types import Chunk, ConversionSpec, Manifest, SkippedColumn, SkippedSource, sha256_hex
 
-_OF_A_VERSION = re.compile(r"(chunk|statistics|manifest)-\d{6}")
+_OF_AN_APPEND = re.compile(r"(chunk|statistics|manifest)-\d{6}|\.manifest\.json\.")
 _STATISTICS_LIMIT_BYTES = 1 << 32
 
 
@@ -163,7 +163,7 @@ def _remove_strays(manifest: Manifest, folder: Path) -> None:
     known |= {earlier_manifest_name(version) for version in range(1, manifest.version)}
     known |= {_statistics_name(version) for version in range(1, manifest.version + 1)}
     for path in folder.iterdir():
-        if _OF_A_VERSION.match(path.name) and path.name not in known:
+        if _OF_AN_APPEND.match(path.name) and path.name not in known:
             remove_file(path)
 
 

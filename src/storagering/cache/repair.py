@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 
 from storagering.cache.fetch import ChunkFetcher
 from storagering.cache.layout import Cache
 from storagering.cache.progress import BuildProgress
 from storagering.cache.verify import Fault, verify_dataset
+from storagering.errors import CacheError
 
 
 def repair_dataset(
@@ -27,6 +28,8 @@ def repair_dataset(
         SourceChangedError: a source is not what the dataset was made from, so the chunk cannot come back.
         StorageringError: as a conversion; chunks that were mended before stay so.
     """
+    with suppress(CacheError):
+        cache.reclaim()
     lock = cache.build_lock(name)
     lock.acquire(cache.settings.lock_timeout_seconds, progress.tell)
     try:

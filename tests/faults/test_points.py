@@ -1,0 +1,58 @@
+"""Builds, appends and repairs struck at every point at which they change the disk: nothing is lost, nothing is wrong."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.faults import work
+
+from storagering.testing.crashes import Forks, Scenario, run_at_every_point
+from storagering.testing.faults import Fault, Kill, Point, PowerCut
+
+SCENARIOS = {
+    "build": Scenario(work.build_other, work.build, work.check_absent_or_whole),
+    "append": Scenario(work.build_both, work.add, work.check_old_or_new),
+    "repair": Scenario(work.build_and_damage, work.repair, work.check_readable_as_before),
+}
+#: Every how manieth point is struck where not all of them are.
+SOME = 7
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    with Forks() as forks:
+        yield forks
+
+
+def strike(forks: Forks, folder: Path, name: str, fault: Fault, *, first: int = 0, every: int = 1) -> list[Point]:
+    work.write_sources(folder)
+    return run_at_every_point(forks, folder, SCENARIOS[name], fault, first=first, every=every)
+
+
+@pytest.mark.scenario(1)
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_killed_at_any_point(forks: Forks, tmp_path: Path, name: str) -> None:
+    points = strike(forks, tmp_path, name, Kill())
+    assert len(points) >= {"build": 45, "append": 35, "repair": 18}[name]
+
+
+@pytest.mark.scenario(1)
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_killed_half_way(forks: Forks, tmp_path: Path, name: str) -> None:
+    points = strike(forks, tmp_path, name, Kill(partly=True))
+    assert {point.operation for point in points} == {"write", "remove_tree"}
+
+
+@pytest.mark.scenario(4)
+@pytest.mark.parametrize("names", ["lost", "kept", "some"])
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_power_cut_now_and_then(forks: Forks, tmp_path: Path, name: str, names: str) -> None:
+    assert len(strike(forks, tmp_path, name, PowerCut(tmp_path / "vault", names), first=3, every=SOME)) >= 2
+
+
+@pytest.mark.soak
+@pytest.mark.scenario(4)
+@pytest.mark.parametrize(("names", "seed"), [("lost", 0), ("kept", 0), ("some", 0), ("some", 1), ("some", 2)])
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_power_cut_at_any_point(forks: Forks, tmp_path: Path, name: str, names: str, seed: int) -> None:
+    strike(forks, tmp_path, name, PowerCut(tmp_path / "vault", names, seed))

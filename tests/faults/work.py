@@ -1,0 +1,123 @@
+"""Work on a cache that tests strike with faults, and what must be true of the cache after each."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from storagering.cache.append import Addition, append_sources
+from storagering.cache.build import Job, build_dataset
+from storagering.cache.layout import Cache, open_cache
+from storagering.cache.progress import BuildProgress
+from storagering.cache.repair import repair_dataset
+from storagering.cache.verify import verify_dataset
+from storagering.config import Settings
+from storagering.formats.source import Location
+from storagering.testing.crashes import Trial
+from storagering.testing.toys import write_toy_tree
+from storagering.types import ConversionSpec
+
+ENTRIES = (140, 70, 70)
+_CHUNK_BYTES = 13_000
+
+
+def write_sources(folder: Path) -> None:
+    """The files that all work reads: beside the cache."""
+    for number, entries in enumerate(ENTRIES):
+        write_toy_tree(folder / f"toy-{number}.root", entries=entries, seed=number, basket_entries=50)
+
+
+def cache_at(root: Path) -> Cache:
+    return open_cache(Settings(root, workers=1, threads=1))
+
+
+def build(root: Path, name: str = "toy", numbers: Sequence[int] = (0, 1)) -> str:
+    """Three chunks in two tasks."""
+    urls = [str(root.parent / f"toy-{number}.root") for number in numbers]
+    spec = ConversionSpec(sources=tuple((url, None) for url in urls), chunk_bytes=_CHUNK_BYTES)
+    manifest, _ = build_dataset(cache_at(root), Job(name, spec, [Location(url) for url in urls]), BuildProgress())
+    return manifest.digest
+
+
+def build_other(root: Path) -> None:
+    """A dataset that nothing may touch."""
+    build(root, "other", (2,))
+
+
+def build_both(root: Path) -> None:
+    build_other(root)
+    build(root)
+
+
+def add(root: Path) -> str:
+    """One more file: two chunks."""
+    url = str(root.parent / "toy-2.root")
+    manifest, _ = append_sources(cache_at(root), Addition("toy", [((url, None), Location(url))]), BuildProgress())
+    return manifest.digest
+
+
+def build_and_damage(root: Path) -> None:
+    """One chunk is damaged, one lost."""
+    build_both(root)
+    folder = root / "datasets" / "toy"
+    first = folder / "chunk-000000.zarr.zip"
+    first.write_bytes(bytes(100) + first.read_bytes()[100:])
+    (folder / "chunk-000002.zarr.zip").unlink()
+
+
+def repair(root: Path) -> list[str]:
+    _, left = repair_dataset(cache_at(root), "toy", (), BuildProgress())
+    return [fault.file for fault in left]
+
+
+def check_absent_or_whole(trial: Trial) -> None:
+    """The dataset is not there, or all of it is; once the work was repeated, nothing else is left."""
+    found = cache_at(trial.root)
+    assert found.names() in (["other"], ["other", "toy"])
+    _check_sound(found)
+    if trial.finished is not None:
+        _check_finished(found)
+
+
+def check_old_or_new(trial: Trial) -> None:
+    """The dataset is there in one version or the other, whole."""
+    found = cache_at(trial.root)
+    _check_sound(found)
+    assert found.manifest("toy").version == 1 or found.manifest("toy", 1).version == 1
+    if trial.finished is not None:
+        assert found.manifest("toy").version == 2
+        _check_finished(found)
+
+
+def check_readable_as_before(trial: Trial) -> None:
+    """No chunk that was sound has come to harm; the others are damaged still, or as they were made."""
+    found = cache_at(trial.root)
+    files = {fault.file for fault in verify_dataset(found, "toy", BuildProgress())}
+    assert files <= {"chunk-000000.zarr.zip", "chunk-000002.zarr.zip"}
+    _check_other(found)
+    if trial.finished is not None:
+        assert not files
+        _check_finished(found)
+
+
+def _check_sound(found: Cache) -> None:
+    for name in found.names():
+        assert not verify_dataset(found, name, BuildProgress())
+    _check_other(found)
+
+
+def _check_other(found: Cache) -> None:
+    """What nothing has touched is there to the byte."""
+    assert not verify_dataset(found, "other", BuildProgress())
+    files = sorted(path.name for path in found.path("other").iterdir())
+    manifest = found.manifest("other")
+    assert files == sorted(["manifest.json", "statistics.parquet", *(chunk.file for chunk in manifest.chunks)])
+
+
+def _check_finished(found: Cache) -> None:
+    """Nothing lies about that no manifest knows of."""
+    assert found.names() == ["other", "toy"]
+    assert not list((found.root / "staging").iterdir())
+    assert sorted(path.name for path in (found.root / "datasets").iterdir()) == ["other", "toy"]
+    manifests = [found.manifest("toy", version + 1) for version in range(found.manifest("toy").version)]
+    known = {chunk.file for chunk in manifests[-1].chunks} | {manifest.chunk_statistics[0] for manifest in manifests}
+    known |= {"manifest.json", *(f"manifest-{manifest.version:06d}.json" for manifest in manifests[:-1])}
+    assert {path.name for path in found.path("toy").iterdir()} == known
