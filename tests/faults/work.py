@@ -1,6 +1,7 @@
 """Work on a cache that tests strike with faults, and what must be true of the cache after each."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from storagering.cache.append import Addition, append_sources
@@ -10,8 +11,9 @@ from storagering.cache.progress import BuildProgress
 from storagering.cache.repair import repair_dataset
 from storagering.cache.verify import verify_dataset
 from storagering.config import Settings
+from storagering.errors import NotFoundError
 from storagering.formats.source import Location
-from storagering.testing.crashes import Trial
+from storagering.testing.crashes import END, Trial
 from storagering.testing.toys import write_toy_tree
 from storagering.types import ConversionSpec
 
@@ -54,6 +56,12 @@ def add(root: Path) -> str:
     return manifest.digest
 
 
+def remove(root: Path) -> None:
+    with suppress(NotFoundError):
+        cache_at(root).remove("toy")
+    cache_at(root).reclaim()
+
+
 def build_and_damage(root: Path) -> None:
     """One chunk is damaged, one lost."""
     build_both(root)
@@ -73,14 +81,25 @@ def check_absent_or_whole(trial: Trial) -> None:
     found = cache_at(trial.root)
     assert found.names() in (["other"], ["other", "toy"])
     _check_sound(found)
+    assert "toy" in found.names() or trial.point.operation != END
     if trial.finished is not None:
         _check_finished(found)
+
+
+def check_whole_or_absent(trial: Trial) -> None:
+    """The dataset is there, or nothing of it; once the work was repeated, nothing is."""
+    found = cache_at(trial.root)
+    _check_sound(found)
+    assert "toy" not in found.names() or trial.point.operation != END
+    if trial.finished is not None:
+        assert [path.name for path in (found.root / "datasets").iterdir()] == ["other"]
 
 
 def check_old_or_new(trial: Trial) -> None:
     """The dataset is there in one version or the other, whole."""
     found = cache_at(trial.root)
     _check_sound(found)
+    assert found.manifest("toy").version == 2 or trial.point.operation != END
     assert found.manifest("toy").version == 1 or found.manifest("toy", 1).version == 1
     if trial.finished is not None:
         assert found.manifest("toy").version == 2
@@ -93,8 +112,9 @@ def check_readable_as_before(trial: Trial) -> None:
     files = {fault.file for fault in verify_dataset(found, "toy", BuildProgress())}
     assert files <= {"chunk-000000.zarr.zip", "chunk-000002.zarr.zip"}
     _check_other(found)
-    if trial.finished is not None:
+    if trial.finished is not None or trial.point.operation == END:
         assert not files
+    if trial.finished is not None:
         _check_finished(found)
 
 

@@ -23,6 +23,8 @@ from storagering import errors
 from storagering.errors import InternalError, StorageringError
 from storagering.testing.faults import READS, Fault, FaultyDisk, Kill, Point, PowerCut, Refusal, faulty
 
+#: The last point of all work: whoever wanted it has been told that it is done.
+END = "end"
 Work = Callable[[Path], Any]
 """Done on a cache's root; what it returns must fit into JSON."""
 
@@ -184,10 +186,10 @@ def _renew(folder: Path, like: Path | None = None) -> None:
 
 def _applies(fault: Fault, point: Point) -> bool:
     if isinstance(fault, Refusal):
-        return fault.refuses(point.operation)
+        return fault.refuses(point.operation) and point.operation != END
     if isinstance(fault, Kill) and fault.partly:
         return point.operation in ("write", "remove_tree")
-    return point.operation not in READS
+    return point.operation not in READS and (point.operation != END or isinstance(fault, PowerCut))
 
 
 def _serve(connection: Connection, timeout_seconds: int) -> None:
@@ -215,6 +217,7 @@ def _do(work: Work, root: Path, number: int, fault: Fault | None) -> tuple[Any, 
     with faulty(FaultyDisk(number, fault)) as disk:
         try:
             result = work(root)
+            disk.reach(END, root)
         except StorageringError as found:
             error = (type(found).__name__, str(found))
         except BaseException:  # noqa: BLE001  (told to whoever asked)

@@ -64,7 +64,7 @@ class Kill:
 
 @dataclass(frozen=True)
 class PowerCut:
-    """The machine stops before the call; what was not synced is lost.
+    """The machine stops before the call (in the middle of it where a folder is removed); what was not synced is lost.
 
     Attributes:
         vault: an empty folder outside of the cache, on the same file system.
@@ -149,7 +149,7 @@ class FaultyDisk(Disk):
     def unlink(self, path: Path) -> None:
         self._meet("unlink", path)
         if self._power and os.path.lexists(path):
-            self._power.removing(path)
+            list(self._power.removing(path))
         super().unlink(path)
 
     def make_directory(self, path: Path) -> None:
@@ -160,14 +160,15 @@ class FaultyDisk(Disk):
 
     def remove_tree(self, path: Path) -> None:
         def half() -> None:
-            found = sorted(p for p in path.rglob("*") if not p.is_dir())
-            for one in found[: -(-len(found) // 2)]:
-                one.unlink()
+            for number, one in enumerate(self._power.removing(path) if self._power else sorted(path.rglob("*"))):
+                if number % 2 and not one.is_dir():
+                    one.unlink()
 
         self._meet("remove_tree", path, half)
-        if self._power and path.exists():
-            self._power.removing(path)
-        super().remove_tree(path)
+        for one in self._power.removing(path) if self._power else ():
+            one.rmdir() if one.is_dir() else one.unlink()
+        if not self._power:
+            super().remove_tree(path)
 
     def open(self, path: Path) -> int:
         self._meet("open", path)
@@ -195,7 +196,7 @@ class FaultyDisk(Disk):
                     half()
                 raise OSError(fault.code, os.strerror(fault.code), str(path))
         elif point.number == self._number and isinstance(fault, Kill | PowerCut):
-            if isinstance(fault, Kill) and fault.partly and half is not None:
+            if half is not None and (operation == "remove_tree" if isinstance(fault, PowerCut) else fault.partly):
                 half()
             if isinstance(fault, PowerCut) and self._power is not None:
                 self._power.cut(fault.names, fault.seed)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 _Id = tuple[int, int]
@@ -61,11 +62,14 @@ class PowerLog:
         folder, place = self._place(path)
         self._changes.append(_Change(folder, lambda: _remove(place)))
 
-    def removing(self, path: Path) -> None:
-        """A file, or a folder with all in it, is about to be removed."""
-        folder, place = self._place(path)
-        kept = self._keep(path)
-        self._changes.append(_Change(folder, lambda: _link_all(kept, place)))
+    def removing(self, path: Path) -> Iterator[Path]:
+        """A file, or all in a folder and then the folder; each is to be removed when it was given."""
+        _, place = self._place(path)
+        inside = sorted(path.rglob("*"), key=lambda p: (-len(p.parts), p.is_dir(), p.name)) if path.is_dir() else []
+        for one in (*inside, path):
+            folder, there = _id_of(one.parent.stat()), place / one.relative_to(path)
+            self._changes.append(_Change(folder, partial(_put_back, self._keep(one), there)))
+            yield one
 
     def renaming(self, source: Path, target: Path) -> None:
         """A file or folder is about to get another name, perhaps that of a file."""
@@ -76,7 +80,7 @@ class PowerLog:
         def undo() -> None:
             after.rename(before)
             if kept is not None:
-                _link_all(kept, after)
+                _put_back(kept, after)
 
         self._changes.append(_Change(folder, undo))
 
@@ -86,7 +90,8 @@ class PowerLog:
             torn = names != "lost" and number % 2
             os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2 if torn else 0)
         chance = random.Random(seed)  # noqa: S311
-        some = {folder: chance.random() < 0.5 for folder in self._folders}
+        folders = dict.fromkeys(change.folder for change in self._changes)
+        some = {folder: chance.random() < 0.5 for folder in folders}
         for change in reversed(self._changes):
             kept = names == "kept" or (names == "some" and some[change.folder])
             if not kept:
@@ -103,7 +108,7 @@ class PowerLog:
     def _keep(self, path: Path) -> Path:
         self._kept += 1
         kept = self._vault / str(self._kept)
-        _link_all(path, kept)
+        _put_back(path, kept)
         return kept
 
 
@@ -111,9 +116,9 @@ def _id_of(found: os.stat_result) -> _Id:
     return found.st_dev, found.st_ino
 
 
-def _link_all(source: Path, target: Path) -> None:
+def _put_back(source: Path, target: Path) -> None:
     if source.is_dir():
-        shutil.copytree(source, target, copy_function=os.link)
+        target.mkdir()
     else:
         os.link(source, target)
 
