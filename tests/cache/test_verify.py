@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from storagering.api import append, convert, verify
 from storagering.cache.dataset import open_dataset
 from storagering.cache.layout import Cache, open_cache
+from storagering.cache.unfinished import Outline, write_outline
 from storagering.config import load_settings
 from storagering.errors import ChecksumError, NotFoundError, SourceChangedError, StorageringError
 from storagering.testing.toys import write_toy_tree
@@ -121,6 +122,7 @@ def test_unfinished_work_of_that_name_stays(sources: list[Path], opened: Cache) 
     manifest = build(sources)
     with opened.staging("x", "0123456789abcdef") as staging:
         (staging / "task-0.json").write_text("{}")
+        write_outline(staging, Outline("x", manifest.digest, 1, {"0": (0,)}))
     flip(opened.path("x") / manifest.chunks[0].file)
     assert verify("x", repair=True) == ()
     assert (staging / "task-0.json").exists()

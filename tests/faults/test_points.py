@@ -13,6 +13,8 @@ SCENARIOS = {
     "build": Scenario(work.build_other, work.build, work.check_absent_or_whole),
     "append": Scenario(work.build_both, work.add, work.check_old_or_new),
     "remove": Scenario(work.build_both, work.remove, work.check_whole_or_absent),
+    "evict": Scenario(work.build_both, work.evict, work.check_present_or_evicted),
+    "fetch": Scenario(work.evict_both, work.fetch, work.check_present_or_evicted),
     "repair": Scenario(work.build_and_damage, work.repair, work.check_readable_as_before),
 }
 #: Every how manieth point is struck where not all of them are.
@@ -31,17 +33,19 @@ def strike(forks: Forks, folder: Path, name: str, fault: Fault, *, first: int = 
 
 
 @pytest.mark.scenario(1)
+@pytest.mark.scenario(5)
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_killed_at_any_point(forks: Forks, tmp_path: Path, name: str) -> None:
     points = strike(forks, tmp_path, name, Kill())
-    assert len(points) >= {"build": 45, "append": 35, "remove": 3, "repair": 18}[name]
+    assert len(points) >= {"build": 45, "append": 35, "remove": 3, "evict": 8, "fetch": 18, "repair": 18}[name]
 
 
 @pytest.mark.scenario(1)
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_killed_half_way(forks: Forks, tmp_path: Path, name: str) -> None:
     points = strike(forks, tmp_path, name, Kill(partly=True))
-    assert {point.operation for point in points} == ({"remove_tree"} if name == "remove" else {"write", "remove_tree"})
+    expected = {"remove": {"remove_tree"}, "evict": {"write"}}.get(name, {"write", "remove_tree"})
+    assert {point.operation for point in points} == expected
 
 
 @pytest.mark.scenario(4)

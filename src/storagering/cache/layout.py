@@ -130,6 +130,11 @@ class Cache:
                         remove_file(path)
                 finally:
                     lock.release()
+        for path in (self.root / "locks").glob("*.fetch"):
+            lock = FileLock(path)
+            if lock.try_acquire():
+                remove_file(path)
+                lock.release()
         for name in ("staging", "datasets"):
             for path in (self.root / name).glob(".removed-*"):
                 remove_directory(path)

@@ -14,7 +14,8 @@ from storagering.cache.layout import PARTIAL_NAME
 from storagering.cache.manifest import software
 from storagering.cache.source_state import unsafe_source
 from storagering.config import Settings
-from storagering.files import replace_file
+from storagering.errors import CacheError
+from storagering.files import sync_directory, write_new
 from storagering.types import Manifest
 
 
@@ -26,7 +27,12 @@ def is_partial(folder: Path) -> bool:
 def mark_partial(folder: Path) -> None:
     """Allow chunks to be absent; durable before the first one goes."""
     if not is_partial(folder):
-        replace_file(folder / PARTIAL_NAME, b"")
+        try:
+            write_new(folder / PARTIAL_NAME)
+        except CacheError:
+            if not is_partial(folder):  # else somebody else was faster
+                raise
+        sync_directory(folder)
 
 
 def resident_files(folder: Path, manifest: Manifest) -> set[str]:

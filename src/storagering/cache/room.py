@@ -97,8 +97,9 @@ class Room:
         return int((self._limits.quota_bytes or 0) * self._limits.high_water)
 
     def used_bytes(self) -> int:
-        """What lies on the tier and what is claimed."""
+        """What lies on the tier and what living processes have claimed."""
         with self._tier.ledger.transaction() as database:
+            self._reap(database)
             return self._used(database)
 
     def claim(self, lease: str, key: str, nbytes: int, give_up: Callable[[], bool] = lambda: False) -> None:
