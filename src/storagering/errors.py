@@ -95,6 +95,10 @@ class FormatError(CorruptDataError):
     """A file is not of the format that it should be, or holds nothing to read."""
 
 
+class VersionError(FormatError):
+    """A dataset of a format version that this release does not read."""
+
+
 class LimitExceededError(CorruptDataError):
     """A size, count or ratio declared by a file is beyond the configured limits."""
 

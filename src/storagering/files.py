@@ -128,7 +128,7 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def rename_file(source: Path, target: Path) -> None:
-    """Rename a file, replacing the target; the caller syncs the directory."""
+    """Rename a file or folder, replacing the target if it is a file; the caller syncs the directory."""
     with disk_errors(target):
         disk.rename(source, target)
 

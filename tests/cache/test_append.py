@@ -29,7 +29,6 @@ from storagering.errors import (
     SchemaError,
     SourceChangedError,
     SpecError,
-    StorageringError,
 )
 from storagering.testing.toys import toy_columns, write_toy_tree
 from storagering.types import Manifest, sha256_hex
@@ -302,53 +301,6 @@ def test_removal_gives_up_an_unfinished_append(files: list[str], opened: Cache) 
     assert (opened.path("x") / "manifest-000001.json").exists()
     opened.remove("x")
     assert not opened.path("x").exists()
-
-
-def test_a_crash_at_any_write_leaves_the_old_version_or_the_new(
-    files: list[str], opened: Cache, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each call into the system that changes the disk fails once; then the same command works."""
-    names = ("fsync", "link", "rename", "replace", "unlink")
-    calls = {"seen": 0, "fail": -1}
-
-    def failing(original: Any) -> Any:
-        def call(*arguments: Any, **options: Any) -> Any:
-            calls["seen"] += 1
-            if calls["seen"] - 1 == calls["fail"]:
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
-            return original(*arguments, **options)
-
-        return call
-
-    old = make(files[0], columns=["MET_pt"])
-    kept = contents(opened.path("x"))
-    for name in names:
-        monkeypatch.setattr(os, name, failing(getattr(os, name)))
-    new = append("x", files[1:3], workers=1).manifest
-    total, point = calls["seen"], 0
-    assert total > 20
-    finished = contents(opened.path("x"))
-    seen: set[int] = set()
-    for point in range(total):
-        opened.remove("x")
-        opened.path("x").mkdir()
-        for name, data in kept.items():
-            (opened.path("x") / name).write_bytes(data)
-        calls.update(seen=0, fail=point)
-        try:
-            append("x", files[1:3], workers=1)
-        except StorageringError:
-            pass
-        finally:
-            calls["fail"] = -1
-        there = open_dataset("x")
-        seen.add(there.manifest.version)
-        assert there.manifest == (old, new)[there.manifest.version - 1]
-        assert there.arrays().MET_pt.to_list() == events(*range(3 if there.manifest.version == 2 else 1))
-        append("x", files[1:3], workers=1)
-        assert contents(opened.path("x")) == finished
-        assert not list((opened.root / "staging").iterdir())
-    assert seen == {1, 2}
 
 
 def test_strays_of_a_crash_are_not_taken_for_chunks(files: list[str], opened: Cache) -> None:

@@ -10,11 +10,11 @@ from storagering.cache.build import PROCESSES, Job, run_job
 from storagering.cache.build_space import BuildSpace
 from storagering.cache.layout import Cache
 from storagering.cache.progress import BuildProgress
-from storagering.cache.publish import extend_dataset
+from storagering.cache.publish import extend_dataset, remove_strays
 from storagering.cache.selection import is_labelled
 from storagering.cache.source_state import check_unchanged
 from storagering.config import Settings
-from storagering.errors import CacheError, SpecError
+from storagering.errors import CacheError, SpecError, StorageringError
 from storagering.files import remove_directory
 from storagering.formats.source import Location
 from storagering.formats.sources import identify
@@ -77,9 +77,15 @@ def append_sources(cache: Cache, addition: Addition, progress: BuildProgress) ->
         job = Job(name, part, [location for _, location in new], addition.scheduler, old)
         with cache.staging(name, job.key) as staging, closing(BuildSpace(cache, name, staging)) as space:
             outcome = run_job(cache, job, staging, space, progress)
-            manifest = extend_dataset(old, spec, outcome, cache.path(name))
+            try:
+                manifest = extend_dataset(old, spec, outcome, cache.path(name))
+            except StorageringError:
+                with suppress(StorageringError):
+                    remove_strays(cache.manifest(name), cache.path(name))
+                raise
             space.publish(manifest)
-            remove_directory(staging)
+            with suppress(CacheError):  # a later append removes what is left
+                remove_directory(staging)
         return manifest, True
     finally:
         lock.release()

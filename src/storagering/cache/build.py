@@ -27,13 +27,16 @@ from storagering.cache.tasks import BuildPlan, plan_build
 from storagering.cache.unfinished import Outline, count_finished, write_outline
 from storagering.errors import (
     CacheError,
+    ChecksumError,
     CorruptDataError,
+    FormatError,
     NotFoundError,
     SourceError,
     SpecError,
     StorageringError,
+    VersionError,
 )
-from storagering.files import publish_directory, read_file, remove_directory, replace_file
+from storagering.files import publish_directory, read_file, remove_directory, replace_file, sync_directory
 from storagering.formats.source import Location, UnreadableColumnsError
 from storagering.types import ConversionSpec, Manifest, sha256_hex
 
@@ -83,7 +86,8 @@ def check_scheduler(scheduler: str) -> str:
 def build_dataset(cache: Cache, job: Job, progress: BuildProgress) -> tuple[Manifest, bool]:
     """The dataset of that name and spec: built, or as it is already there.
 
-    What an interrupted build of it has finished is taken over.
+    What an interrupted build of it has finished is taken over. A dataset whose manifest is damaged is put into
+    quarantine, and built anew.
 
     Returns:
         The manifest, and whether it was built by this call.
@@ -95,13 +99,14 @@ def build_dataset(cache: Cache, job: Job, progress: BuildProgress) -> tuple[Mani
     """
     with suppress(CacheError):  # a cache that cannot be written may still hold the dataset
         cache.reclaim()
-    existing = _existing(cache, job)
-    if existing is not None:
-        return existing, False
+    with suppress(ChecksumError, FormatError):  # it is looked at again when nobody else may be mending it
+        existing = _existing(cache, job)
+        if existing is not None:
+            return existing, False
     lock = cache.build_lock(job.name)
     lock.acquire(cache.settings.lock_timeout_seconds, progress.tell)
     try:
-        existing = _existing(cache, job)  # the holder we waited for may have built it
+        existing = _existing_or_aside(cache, job, progress)  # the holder we waited for may have built it
         if existing is not None:
             return existing, False
         if cache.path(job.name).is_dir():  # nothing was ever published in it, and it would be in the way
@@ -110,13 +115,37 @@ def build_dataset(cache: Cache, job: Job, progress: BuildProgress) -> tuple[Mani
         with cache.staging(job.name, job.key) as staging, closing(BuildSpace(cache, job.name, staging)) as space:
             outcome = run_job(cache, job, staging, space, progress)
             manifest = assemble_dataset(job.name, outcome, staging / _DATASET_NAME)
-            published = publish_directory(staging / _DATASET_NAME, cache.path(job.name))
+            published = _publish(cache, staging / _DATASET_NAME, manifest)
             if published:
                 space.publish(manifest)
-            remove_directory(staging)
+            with suppress(CacheError):  # a later build removes what is left
+                remove_directory(staging)
         return (manifest, True) if published else (_existing(cache, job) or cache.manifest(job.name), False)
     finally:
         lock.release()
+
+
+def _publish(cache: Cache, folder: Path, manifest: Manifest) -> bool:
+    """Give a complete dataset its name; whether it got it."""
+    try:
+        return publish_directory(folder, cache.path(manifest.name))
+    except CacheError:
+        if not cache.holds(manifest):
+            raise
+    with suppress(CacheError):  # it is there; should a power cut take it away, it is built again
+        sync_directory(cache.path(manifest.name).parent)
+    return True
+
+
+def _existing_or_aside(cache: Cache, job: Job, progress: BuildProgress) -> Manifest | None:
+    """The dataset as it is there; one whose manifest is damaged is put aside, to be built anew."""
+    try:
+        return _existing(cache, job)
+    except VersionError:
+        raise
+    except (ChecksumError, FormatError) as error:
+        progress.tell(f"{error}: put into {cache.put_aside(job.name)}, and built anew")
+        return None
 
 
 def _existing(cache: Cache, job: Job) -> Manifest | None:

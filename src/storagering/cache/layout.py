@@ -14,6 +14,7 @@ ROOT/catalog.duckdb     an index; may be deleted at any time
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,7 +29,15 @@ from storagering.cache.unfinished import (
 )
 from storagering.config import Settings
 from storagering.errors import CacheError, InputError, NotFoundError, StorageringError, nearest_names
-from storagering.files import FileLock, make_directory, remove_directory, remove_file, safe_join
+from storagering.files import (
+    FileLock,
+    make_directory,
+    remove_directory,
+    remove_file,
+    rename_file,
+    safe_join,
+    sync_directory,
+)
 from storagering.types import Manifest
 
 #: In the folder of a dataset of which chunks may be absent.
@@ -79,6 +88,21 @@ class Cache:
             raise NotFoundError(f"dataset {name!r} has no version {version}; there are 1 to {manifest.version}")
         return read_manifest(self.path(name), limit, earlier_manifest_name(version))
 
+    def holds(self, manifest: Manifest) -> bool:
+        """Whether that very dataset is published, in that version: read, where an error left it open."""
+        with suppress(StorageringError):
+            return self.manifest(manifest.name).digest == manifest.digest
+        return False
+
+    def put_aside(self, name: str) -> Path:
+        """Move a dataset that cannot be read into quarantine; returns its folder there."""
+        make_directory(self.root / "quarantine")
+        aside = safe_join(self.root, "quarantine", f"{check_name(name)}-{secrets.token_hex(4)}")
+        rename_file(self.path(name), aside)
+        sync_directory(aside.parent)
+        sync_directory(self.path(name).parent)
+        return aside
+
     def build_lock(self, name: str) -> FileLock:
         """The lock that builders of that name take turns with."""
         return FileLock(safe_join(self.root, "locks", f"{check_name(name)}.lock"))
@@ -106,6 +130,8 @@ class Cache:
                 else:
                     remove_directory(path)
                     remove_file(lock.path)
+            except CacheError:  # it is removed by a later `reclaim`; what was done, or failed, is so all the same
+                pass
             finally:
                 lock.release()
 

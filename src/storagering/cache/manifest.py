@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from storagering.errors import ChecksumError, FormatError
+from storagering.errors import ChecksumError, FormatError, VersionError
 from storagering.files import read_file
 from storagering.types import FORMAT_VERSION, ConversionSpec, Manifest, sha256_hex
 
@@ -41,13 +41,13 @@ def decode_manifest(data: bytes, where: str) -> Manifest:
     """The manifest in those bytes.
 
     Raises:
-        FormatError: not a manifest, or of another format version.
+        FormatError: not a manifest, or (VersionError) of another format version.
         ChecksumError: any bit of it changed.
     """
     try:
         found = msgspec.json.decode(data, type=_VersionProbe).spec.version
         if found != FORMAT_VERSION:
-            raise FormatError(
+            raise VersionError(
                 f"{where} is of format version {found}; this release reads {FORMAT_VERSION}: convert again"
             )
         manifest = msgspec.json.decode(data, type=Manifest)

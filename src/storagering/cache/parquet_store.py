@@ -75,14 +75,15 @@ class ParquetChunkReader:
     def __init__(self, path: Path, chunk: Chunk, schema: Schema) -> None:
         self._path = path
         self._columns = {c.name: c for c in schema.columns}
-        view = load_mapped(path, map_file(path, chunk.nbytes))
-        if checksum_of(view) != chunk.checksum:
-            raise damaged(path, _find_damage(view))
-        self._buffer = pa.py_buffer(view)
+        self._view = load_mapped(path, map_file(path, chunk.nbytes))
+        if checksum_of(self._view) != chunk.checksum:
+            raise damaged(path, _find_damage(self._view))
+        self._buffer = pa.py_buffer(self._view)
         self._local = threading.local()
 
     def read_column(self, name: str, out: Array | None = None) -> tuple[Array, ...]:
         """See `ChunkReader.read_column`."""
+        load_mapped(self._path, self._view)  # it may have left memory since it was checked
         try:
             file, leaves = self._open()
             if name not in leaves:

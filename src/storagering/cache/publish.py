@@ -13,6 +13,7 @@ from storagering.cache.manifest import (
     MANIFEST_NAME,
     earlier_manifest_name,
     encode_manifest,
+    read_manifest,
     seal_manifest,
     software,
     spec_key,
@@ -21,7 +22,7 @@ from storagering.cache.messages import BuildContext
 from storagering.cache.residency import mark_partial
 from storagering.cache.statistics import extend_statistics_table, merge_statistics, statistics_table
 from storagering.cache.store import chunk_store
-from storagering.errors import ChecksumError
+from storagering.errors import CacheError, ChecksumError
 from storagering.files import (
     link_file,
     make_directory,
@@ -36,6 +37,7 @@ from storagering.types import Chunk, ConversionSpec, Manifest, SkippedColumn, Sk
 
 _OF_AN_APPEND = re.compile(r"(chunk|statistics|manifest)-\d{6}|\.manifest\.json\.")
 _STATISTICS_LIMIT_BYTES = 1 << 32
+_MANIFEST_LIMIT_BYTES = 1 << 32
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def extend_dataset(old: Manifest, spec: ConversionSpec, outcome: Outcome, folder
     """
     version = old.version + 1
     context, built = outcome.good(first=len(old.sources))
-    _remove_strays(old, folder)
+    remove_strays(old, folder)
     chunks = _place_chunks(context, built, folder, len(old.chunks), old.num_entries)
     before, digest = old.chunk_statistics
     table = read_file(folder / before, _STATISTICS_LIMIT_BYTES)
@@ -136,7 +138,11 @@ def extend_dataset(old: Manifest, spec: ConversionSpec, outcome: Outcome, folder
     )
     write_new(folder / earlier_manifest_name(old.version), encode_manifest(old))
     sync_directory(folder)
-    replace_file(folder / MANIFEST_NAME, encode_manifest(manifest))
+    try:
+        replace_file(folder / MANIFEST_NAME, encode_manifest(manifest))
+    except CacheError:
+        if read_manifest(folder, _MANIFEST_LIMIT_BYTES).digest != manifest.digest:
+            raise
     return manifest
 
 
@@ -157,7 +163,7 @@ def _place_chunks(
     return tuple(chunks)
 
 
-def _remove_strays(manifest: Manifest, folder: Path) -> None:
+def remove_strays(manifest: Manifest, folder: Path) -> None:
     """Remove what an append that was interrupted has put there; no manifest knows of it."""
     known = {chunk.file for chunk in manifest.chunks}
     known |= {earlier_manifest_name(version) for version in range(1, manifest.version)}

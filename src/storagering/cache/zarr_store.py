@@ -158,7 +158,7 @@ class ZarrChunkReader:
         lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
         rows = sum(len(c.parts) for c in schema.columns)
         begin = chunk.trusted_from + LOCAL_HEADER_BYTES + lengths
-        self._index = np.frombuffer(self._view, _INDEX_ROW, rows, begin)
+        self._index = np.frombuffer(self._view, _INDEX_ROW, rows, begin).copy()
         self._offsets: dict[tuple[int, int], Array] = {}  # by place: siblings that share counts decode them once
         self._first_row: dict[str, tuple[int, Column]] = {}
         row = 0

@@ -81,19 +81,17 @@ class Forks:
         """
         imports, self._imported = self._imported, []
         self._connection.send((work, root, number, fault, imports))
-        ended = Ended(killed=True)
-        while True:
-            kind, *values = self._connection.recv()
-            if kind == "ended":
-                break
-            ended, self._imported = self._read(*values), values[-1]
-        status = os.waitstatus_to_exitcode(values[0])
-        if status not in (0, -signal.SIGKILL) or (ended.killed and not isinstance(fault, Kill | PowerCut)):
+        said = self._connection.recv()
+        status = os.waitstatus_to_exitcode(self._connection.recv() if isinstance(said, tuple) else said)
+        if isinstance(said, tuple):
+            *done, self._imported = said
+            return self._read(*done)
+        if status != -signal.SIGKILL or not isinstance(fault, Kill | PowerCut):
             raise InternalError(f"the work ended with {status}: it took too long, or something else killed it")
-        return ended
+        return Ended(killed=True)
 
     @staticmethod
-    def _read(result: Any, error: tuple[str, str], points: Sequence[Sequence[Any]], _imported: list[str]) -> Ended:
+    def _read(result: Any, error: tuple[str, str], points: Sequence[Sequence[Any]]) -> Ended:
         kind, message = error
         found = None
         if kind:
@@ -207,7 +205,7 @@ def _serve(connection: Connection, timeout_seconds: int) -> None:
             signal.alarm(timeout_seconds)
             connection.send(_do(*job))
             os._exit(0)
-        connection.send(("ended", os.waitpid(child, 0)[1]))
+        connection.send(os.waitpid(child, 0)[1])
 
 
 def _do(work: Work, root: Path, number: int, fault: Fault | None) -> tuple[Any, ...]:
@@ -217,10 +215,11 @@ def _do(work: Work, root: Path, number: int, fault: Fault | None) -> tuple[Any, 
     with faulty(FaultyDisk(number, fault)) as disk:
         try:
             result = work(root)
-            disk.reach(END, root)
+            if not isinstance(fault, Refusal):
+                disk.reach(END, root)
         except StorageringError as found:
             error = (type(found).__name__, str(found))
         except BaseException:  # noqa: BLE001  (told to whoever asked)
             error = ("InternalError", traceback.format_exc())
     points = [(point.number, point.operation, point.path) for point in disk.points]
-    return "done", result, error, points, sorted(set(sys.modules) - before)
+    return result, error, points, sorted(set(sys.modules) - before)

@@ -1,0 +1,202 @@
+"""Disks that are full, read-only, broken or slow, and too few descriptors: a typed error, and all else is untouched."""
+
+import errno
+import os
+import platform
+import re
+import resource
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.faults import work
+
+from storagering.api import convert, verify
+from storagering.cache.dataset import Dataset
+from storagering.config import Settings
+from storagering.errors import CacheError, CacheFullError, CorruptDataError, LockTimeoutError, ReadOnlyCacheError
+from storagering.loaders.torch import DataLoader
+from storagering.testing.crashes import END, Forks, Scenario, Trial, run_at_every_point
+from storagering.testing.faults import Delay, FaultyDisk, Point, Refusal, count_points, faulty
+from storagering.testing.toys import toy_columns, write_toy_tree
+from storagering.types import StoreFormat
+
+#: Every how manieth point is struck where not all of them are.
+SOME = 6
+FULL = r"needs [\d,]+ bytes, [\d,]+ are free; free some space or set STORAGERING_CACHE"
+REFUSALS = {
+    "full": (Refusal(errno.ENOSPC, lasting=True), CacheFullError, f"the disk is full.*{FULL}"),
+    "short write": (Refusal(errno.ENOSPC, partly=True), CacheFullError, FULL),
+    "quota": (Refusal(errno.EDQUOT, lasting=True), CacheFullError, f"quota is used up.*{FULL}"),
+    "read-only": (Refusal(errno.EROFS, lasting=True), ReadOnlyCacheError, "set STORAGERING_CACHE to a folder"),
+    "broken": (Refusal(errno.EIO, lasting=True), CacheError, os.strerror(errno.EIO)),
+    "broken once": (Refusal(errno.EIO), CacheError, os.strerror(errno.EIO)),
+}
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    with Forks() as forks:
+        yield forks
+
+
+def refuse(forks: Forks, folder: Path, action: str, how: str, **which: int) -> None:
+    """Strike with a refusal: it is told, or the work is done all the same; the work can be repeated."""
+    fault, kind, message = REFUSALS[how]
+    struck = []
+
+    def check(trial: Trial, inner: Callable[[Trial], None]) -> None:
+        inner(trial)
+        error = trial.struck.error
+        struck.append(type(error))
+        if error is None:  # whoever asked was told that it is done
+            inner(Trial(trial.root, Point(-1, END, ""), trial.struck))
+        else:
+            assert type(error) is kind
+            assert str(trial.root) in str(error)
+            assert re.search(message, str(error))
+
+    prepare, do, inner = {
+        "build": (work.build_other, work.build, work.check_absent_or_whole),
+        "append": (work.build_both, work.add, work.check_old_or_new),
+    }[action]
+    work.write_sources(folder)
+    scenario = Scenario(prepare, do, partial(check, inner=inner))
+    run_at_every_point(forks, folder, scenario, fault, **which)
+    assert kind in struck
+
+
+@pytest.mark.scenario(9)
+@pytest.mark.scenario(10)
+@pytest.mark.parametrize("how", REFUSALS)
+def test_a_disk_that_refuses_now_and_then(forks: Forks, tmp_path: Path, how: str) -> None:
+    refuse(forks, tmp_path, "build", how, first=list(REFUSALS).index(how), every=SOME)
+
+
+@pytest.mark.soak
+@pytest.mark.scenario(9)
+@pytest.mark.scenario(10)
+@pytest.mark.parametrize("action", ["build", "append"])
+@pytest.mark.parametrize("how", REFUSALS)
+def test_a_disk_that_refuses_at_any_point(forks: Forks, tmp_path: Path, how: str, action: str) -> None:
+    refuse(forks, tmp_path, action, how)
+
+
+ENTRIES = 200
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> str:
+    write_toy_tree(tmp_path / "toy.root", entries=ENTRIES, basket_entries=50)
+    return str(tmp_path / "toy.root")
+
+
+def load(dataset: Dataset) -> list[int]:
+    """All event numbers, by way of a loader."""
+    with DataLoader(dataset, 64, {"id": "event"}, shuffle=None, threads=2) as loader:
+        return [int(number) for batch in loader for number in batch["id"]]
+
+
+@pytest.mark.scenario(10)
+@pytest.mark.parametrize("store", ["zarr", "parquet"])
+@pytest.mark.parametrize("read", [load, lambda dataset: dataset.arrays()], ids=["loader", "arrays"])
+def test_a_disk_that_cannot_read(toy: str, store: StoreFormat, read: Callable[[Dataset], Any]) -> None:
+    dataset = convert(toy, name="toy", workers=1, chunk_bytes=13_000, format=store)
+    points = count_points(lambda: read(dataset), reads=True)
+    assert len(points) >= 2 * len(dataset.manifest.chunks)
+    for point in points[:: -(-len(points) // 12)]:
+        with (
+            faulty(FaultyDisk(point.number, Refusal(errno.EIO))),
+            pytest.raises(CorruptDataError, match=r"chunk-.*cannot be read back from the disk.*verify"),
+        ):
+            read(dataset)
+    assert load(dataset) == [int(number) for number in toy_columns(ENTRIES)["event"]]
+
+
+@pytest.mark.scenario(10)
+def test_chunks_that_cannot_be_read_are_made_again(toy: str) -> None:
+    chunk = convert(toy, name="toy", workers=1, chunk_bytes=13_000).manifest.chunks[1]
+    reads = count_points(lambda: verify("toy"), reads=True)
+    number = next(p.number for p in reads if p.operation == "load" and p.path.endswith(chunk.file))
+    with faulty(FaultyDisk(number, Refusal(errno.EIO))):
+        (fault,) = verify("toy")
+    assert (fault.file, fault.why) == (chunk.file, "the disk cannot read it")
+    with faulty(FaultyDisk(number, Refusal(errno.EIO))):
+        assert verify("toy", repair=True) == ()
+    with faulty(FaultyDisk(reads[0].number + 1, Refusal(errno.EMFILE))), pytest.raises(CacheError, match="chunk-"):
+        verify("toy")  # not a word of damage
+
+
+def cut_while_open(root: Path, store: StoreFormat) -> str:
+    """A chunk is cut by somebody else after a reader has opened it."""
+    settings = Settings(root, workers=1, threads=1)
+    dataset = convert(str(root.parent / "toy.root"), name="toy", settings=settings, format=store)
+    reader = dataset.open_chunk(dataset.manifest.chunks[0])
+    os.truncate(dataset.path / dataset.manifest.chunks[0].file, 100)
+    try:
+        reader.read_column("image")
+    except CorruptDataError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.scenario(10)
+@pytest.mark.scenario(15)
+@pytest.mark.parametrize("store", ["zarr", "parquet"])
+@pytest.mark.skipif(
+    tuple(map(int, platform.release().split(".")[:2])) < (5, 14), reason="such a kernel can only end the process"
+)
+def test_bytes_that_go_while_they_are_mapped(forks: Forks, toy: str, tmp_path: Path, store: StoreFormat) -> None:
+    """A real fault of a mapped page, as a broken disk makes it: an error, and the process lives."""
+    ended = forks.run(partial(cut_while_open, store=store), tmp_path / "cache")
+    assert "cannot be read back from the disk" in ended.result
+
+
+def build_and_load(root: Path, descriptors: int) -> list[int]:
+    """Build and read with so few descriptors that are free."""
+    used = len(list(Path("/proc/self/fd").iterdir()))
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + descriptors, limit[1]))
+    settings = Settings(root, workers=2, threads=2)
+    return load(convert(str(root.parent / "toy.root"), name="toy", settings=settings, chunk_bytes=13_000))
+
+
+@pytest.mark.scenario(13)
+def test_too_few_descriptors(forks: Forks, toy: str, tmp_path: Path) -> None:
+    """A typed error or all entries, never some of them."""
+    expected = [int(number) for number in toy_columns(ENTRIES)["event"]]
+    assert forks.run(partial(build_and_load, descriptors=1000), tmp_path / "cache").result == expected
+    refused = 0
+    for descriptors in (1, 2, 3, 4, 6, 8, 11, 14, 20, 64):
+        ended = forks.run(partial(build_and_load, descriptors=descriptors), tmp_path / f"cache-{descriptors}")
+        refused += ended.error is not None
+        assert ended.error is not None or ended.result == expected
+        ended = forks.run(partial(build_and_load, descriptors=descriptors), tmp_path / "cache")
+        assert ended.error is not None or ended.result == expected
+    assert 3 <= refused < 10
+
+
+@pytest.mark.scenario(16)
+def test_a_disk_slower_than_the_timeout(forks: Forks, tmp_path: Path) -> None:
+    """Whoever waits for a build on a slow disk gives up in time; the build goes on to its end."""
+    work.write_sources(tmp_path)
+    root, ended = tmp_path / "cache", []
+    forks.run(work.build_other, root)
+    build = partial(forks.run, work.build, root, 3, Delay(0.05))
+    slow = threading.Thread(target=lambda: ended.append(build()))
+    slow.start()
+    lock = work.cache_at(root).build_lock("toy")
+    while lock.try_acquire():
+        lock.release()
+        time.sleep(0.005)
+    begin = time.monotonic()
+    settings = Settings(root, workers=1, threads=1, lock_timeout_seconds=0.3)
+    with pytest.raises(LockTimeoutError, match=r"toy\.lock for over 0\.3 s"):
+        convert(str(tmp_path / "toy-0.root"), name="toy", settings=settings)
+    assert 0.3 <= time.monotonic() - begin < 1.5
+    slow.join()
+    assert ended[0].result == work.cache_at(root).manifest("toy").digest
