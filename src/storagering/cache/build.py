@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Container, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,12 +25,14 @@ from storagering.cache.publish import Outcome, assemble_dataset
 from storagering.cache.run import Run
 from storagering.cache.source_state import check_unchanged
 from storagering.cache.tasks import BuildPlan, plan_build
+from storagering.cache.turns import turn_to_build
 from storagering.cache.unfinished import Outline, count_finished, write_outline
 from storagering.errors import (
     CacheError,
     ChecksumError,
     CorruptDataError,
     FormatError,
+    LockTimeoutError,
     NotFoundError,
     SourceError,
     SpecError,
@@ -103,17 +106,18 @@ def build_dataset(cache: Cache, job: Job, progress: BuildProgress) -> tuple[Mani
         existing = _existing(cache, job)
         if existing is not None:
             return existing, False
-    lock = cache.build_lock(job.name)
-    lock.acquire(cache.settings.lock_timeout_seconds, progress.tell)
-    try:
+    with turn_to_build(cache, job.name, progress) as alone:
         existing = _existing_or_aside(cache, job, progress)  # the holder we waited for may have built it
         if existing is not None:
             return existing, False
-        if cache.path(job.name).is_dir():  # nothing was ever published in it, and it would be in the way
-            progress.tell(f"{cache.path(job.name)} holds no dataset: it is removed")
-            remove_directory(cache.path(job.name))
-        with cache.staging(job.name, job.key) as staging, closing(BuildSpace(cache, job.name, staging)) as space:
-            outcome = run_job(cache, job, staging, space, progress)
+        _clear_target(cache, job.name, progress, alone=alone)
+        key = job.key if alone else f"{job.key}-{secrets.token_hex(4)}"
+        with ExitStack() as stack:
+            staging = stack.enter_context(cache.staging(job.name, key, keep_others=not alone))
+            if not alone:  # nobody could go on from there
+                stack.callback(remove_directory, staging)
+            space = stack.enter_context(closing(BuildSpace(cache, job.name, staging)))
+            outcome = run_job(cache, job, staging, space, progress, is_kept=alone)
             manifest = assemble_dataset(job.name, outcome, staging / _DATASET_NAME)
             published = _publish(cache, staging / _DATASET_NAME, manifest)
             if published:
@@ -121,8 +125,23 @@ def build_dataset(cache: Cache, job: Job, progress: BuildProgress) -> tuple[Mani
             with suppress(CacheError):  # a later build removes what is left
                 remove_directory(staging)
         return (manifest, True) if published else (_existing(cache, job) or cache.manifest(job.name), False)
-    finally:
-        lock.release()
+
+
+def _clear_target(cache: Cache, name: str, progress: BuildProgress, *, alone: bool) -> None:
+    """Remove a folder that is in the way of a dataset and is none.
+
+    An empty one is no obstacle. Nothing is ever published in place of another one, so what holds something
+    but no manifest is no dataset, and will be none until it is removed here.
+
+    Raises:
+        LockTimeoutError: somebody else has the turn, and may be about to remove it.
+    """
+    folder = cache.path(name)
+    if folder.is_dir() and any(folder.iterdir()) and not cache.contains(name):
+        if not alone:
+            raise LockTimeoutError(f"{folder} is in the way of dataset {name!r}, and is none: remove it")
+        progress.tell(f"{folder} holds no dataset: it is removed")
+        remove_directory(folder)
 
 
 def _publish(cache: Cache, folder: Path, manifest: Manifest) -> bool:
@@ -168,8 +187,14 @@ def _differences(old: ConversionSpec, new: ConversionSpec) -> str:
     return "; ".join(shown)
 
 
-def run_job(cache: Cache, job: Job, staging: Path, space: BuildSpace, progress: BuildProgress) -> Outcome:
-    """Write all chunks into the staging folder; starts over without a column that fails half way."""
+def run_job(
+    cache: Cache, job: Job, staging: Path, space: BuildSpace, progress: BuildProgress, *, is_kept: bool = True
+) -> Outcome:
+    """Write all chunks into the staging folder; starts over without a column that fails half way.
+
+    Args:
+        is_kept: whether the next run finds the folder.
+    """
     spool = str(staging / _SPOOL_NAME)
     settings = replace(cache.settings, fill_absent_chunks=job.spec.fill_absent_chunks)
     kept = KeptSource()
@@ -200,7 +225,7 @@ def run_job(cache: Cache, job: Job, staging: Path, space: BuildSpace, progress: 
                 return Outcome(plan.context, built, bad, skipped, inspection.skipped_sources)
     except BaseException:
         left = count_finished(staging)
-        if left is not None:
+        if left is not None and is_kept:
             give_up = "" if job.into else f", 'storagering remove {job.name}' gives it up"
             progress.tell(f"what is done is kept ({left.extent}): the same command goes on from there{give_up}")
         raise

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from storagering.cache.layout import Cache
+from storagering.cache.layout import FETCH_KEY, Cache
 from storagering.cache.leases import Lease
 from storagering.cache.ledger import drop_lease
 from storagering.cache.rebuild import Rebuilder, runs_of
@@ -148,7 +148,7 @@ class ChunkFetcher:
 
     def _open_staging(self) -> Path:
         if self._staging is None:
-            key = f"fetch-{secrets.token_hex(6)}"
+            key = f"{FETCH_KEY}-{secrets.token_hex(6)}"
             self._staging = self._stack.enter_context(self._cache.staging(self._manifest.name, key, keep_others=True))
         return self._staging
 

@@ -2,7 +2,8 @@
 
 ROOT/datasets/NAME/     manifest.json, statistics.parquet, chunk-000000.zarr.zip, ...   published
 ROOT/staging/NAME.KEY/  the finished tasks of a build; NAME.KEY.lock is held by its builder. It outlives a
-                        builder that died, so that the next one goes on from there
+                        builder that died, so that the next one goes on from there. In a shared cache it is
+                        NAME.KEY@MACHINE: others may not see that the lock is held, and leave it alone
 ROOT/locks/NAME.lock    held by whoever builds NAME, so that others wait instead of building too
 ROOT/leases/ID.lock     held by a process that pins chunks or claims room
 ROOT/pins/NAME.json     a dataset that somebody wants to stay, until it is unpinned
@@ -13,6 +14,7 @@ ROOT/catalog.duckdb     an index; may be deleted at any time
 
 from __future__ import annotations
 
+import platform
 import re
 import secrets
 from collections.abc import Iterator
@@ -38,11 +40,13 @@ from storagering.files import (
     safe_join,
     sync_directory,
 )
-from storagering.types import Manifest
+from storagering.types import Manifest, sha256_hex
 
 #: In the folder of a dataset of which chunks may be absent.
 PARTIAL_NAME = "partial"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+#: The key of what is staged for chunks that are fetched begins with this.
+FETCH_KEY = "fetch"
 #: Tables of the catalog: a dataset of that name could not be queried.
 RESERVED_NAMES = frozenset({"datasets", "columns", "chunks", "source_files", "skipped_columns", "skipped_sources"})
 
@@ -103,9 +107,10 @@ class Cache:
         sync_directory(self.path(name).parent)
         return aside
 
-    def build_lock(self, name: str) -> FileLock:
-        """The lock that builders of that name take turns with."""
-        return FileLock(safe_join(self.root, "locks", f"{check_name(name)}.lock"))
+    def build_lock(self, name: str, number: int = 0) -> FileLock:
+        """The lock that builders of that name take turns with; the next number's if its holder stands still."""
+        suffix = f"@{number}" if number else ""
+        return FileLock(safe_join(self.root, "locks", f"{check_name(name)}{suffix}.lock"))
 
     @contextmanager
     def staging(self, name: str, key: str, *, keep_others: bool = False) -> Iterator[Path]:
@@ -114,7 +119,7 @@ class Cache:
         What builds of another key left under the name is removed, unless told otherwise. The folder is kept
         when the block ends if a task is finished in it; `remove_directory` it when nothing in it is of use any more.
         """
-        path = safe_join(self.root, "staging", f"{check_name(name)}.{key}")
+        path = safe_join(self.root, "staging", f"{check_name(name)}.{key}{self._machine}")
         if not keep_others:
             self._drop_unfinished(name, keep=path)
         lock = _lock_of(path)
@@ -135,6 +140,23 @@ class Cache:
             finally:
                 lock.release()
 
+    def work_on(self, name: str) -> dict[str, int]:
+        """What lies in the staging folders of that name, with sizes: it changes while somebody builds."""
+        found: dict[str, int] = {}
+        for folder in self._folders_of(name):
+            for path in folder.rglob("*"):
+                with suppress(OSError):  # removed meanwhile
+                    found[str(path)] = path.stat().st_size
+        return found
+
+    def is_changing(self, name: str) -> bool:
+        """Whether an append or a repair of that dataset may be going on: they work on what is published."""
+        for folder in self._folders_of(name):
+            outline = read_outline(folder)
+            if folder.name.startswith(f"{name}.{FETCH_KEY}-") or (outline is not None and outline.parent):
+                return True
+        return False
+
     def unfinished(self) -> list[UnfinishedBuild]:
         """Builds that were interrupted, or are going on, and have finished some of their work."""
         folders = sorted(path for path in (self.root / "staging").glob("[!.]*") if path.is_dir())
@@ -148,6 +170,8 @@ class Cache:
         """
         for path in (self.root / "staging").glob("*.lock"):
             folder = path.with_suffix("")
+            if self.is_of_another_machine(folder):
+                continue
             lock = _lock_of(folder)
             if lock.try_acquire():
                 try:
@@ -177,6 +201,20 @@ class Cache:
         elif not dropped:
             raise NotFoundError(f"no dataset {name!r} in {self.root}{nearest_names(name, self.names())}")
 
+    def _folders_of(self, name: str) -> list[Path]:
+        """The staging folders of that name, of the living and the dead."""
+        found = (self.root / "staging").glob(f"{check_name(name)}.*")
+        return [path for path in found if path.name.rpartition(".")[0] == name and path.is_dir()]
+
+    @property
+    def _machine(self) -> str:
+        """What tells the staging folders of this machine from those of others, where these share the cache."""
+        return f"@{sha256_hex(platform.node().encode())[:8]}" if self.settings.shared else ""
+
+    def is_of_another_machine(self, folder: Path) -> bool:
+        """Whether a staging folder belongs to a machine whose locks cannot be seen from here."""
+        return "@" in folder.name and not (self._machine and folder.name.endswith(self._machine))
+
     def can_go_on(self, folder: Path) -> bool:
         """Whether a build can go on from that staging folder: not if what it made is published."""
         outline = read_outline(folder)
@@ -192,7 +230,7 @@ class Cache:
         dropped = False
         for path in (self.root / "staging").glob(f"{check_name(name)}.*.lock"):
             folder = path.with_suffix("")
-            if folder == keep or folder.name.rpartition(".")[0] != name:
+            if folder == keep or folder.name.rpartition(".")[0] != name or self.is_of_another_machine(folder):
                 continue
             lock = _lock_of(folder)
             if lock.try_acquire():

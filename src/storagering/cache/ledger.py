@@ -46,10 +46,14 @@ class Resident:
 
 
 class Ledger:
-    """The database at a path; made when it is first written."""
+    """The database at a path; made when it is first written.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Args:
+        shared: several machines use it; they share no memory, which WAL needs.
+    """
+
+    def __init__(self, path: Path, *, shared: bool = False) -> None:
+        self._path, self._journal = path, "DELETE" if shared else "WAL"
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -84,7 +88,7 @@ class Ledger:
             make_directory(self._path.parent)
         database = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None)
         try:
-            database.execute("PRAGMA journal_mode=WAL")
+            database.execute(f"PRAGMA journal_mode={self._journal}")
             database.execute("PRAGMA synchronous=NORMAL")
             if new or not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 database.executescript(_SCHEMA)

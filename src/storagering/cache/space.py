@@ -21,7 +21,7 @@ _LEDGER_NAME = "ledger.sqlite"
 
 def disk_ledger(cache: Cache) -> Ledger:
     """The ledger of the cache's disk."""
-    return Ledger(cache.root / _LEDGER_NAME)
+    return Ledger(cache.root / _LEDGER_NAME, shared=cache.settings.shared)
 
 
 def disk_room(cache: Cache) -> Room:

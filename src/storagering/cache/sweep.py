@@ -42,7 +42,7 @@ def _dead_builds(cache: Cache, *, unfinished: bool, dry_run: bool) -> Iterator[S
     resumable = {path for path in (cache.root / "staging").glob("[!.]*") if cache.can_go_on(path)}
     for lock_path in sorted((cache.root / "staging").glob("*.lock")):
         folder = lock_path.with_suffix("")
-        if folder in resumable and not unfinished:
+        if (folder in resumable and not unfinished) or cache.is_of_another_machine(folder):
             continue
         lock = FileLock(lock_path)
         if lock.try_acquire():
