@@ -42,9 +42,9 @@ class Child:
         assert self.process.pid is not None
         self.pid: int = self.process.pid
 
-    def result(self) -> Any:
+    def result(self, seconds: float = _TIMEOUT_SECONDS) -> Any:
         """What the function returned."""
-        assert self._results.poll(_TIMEOUT_SECONDS), "the process does not end"
+        assert self._results.poll(seconds), "the process does not end"
         try:
             failure, value = self._results.recv()
         except EOFError:

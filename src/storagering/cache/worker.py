@@ -10,8 +10,8 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from storagering.cache.messages import BuildContext, Task, blamed_on, decode_pat
 from storagering.cache.opened import OpenSources
 from storagering.cache.pruning import PrunedReader
 from storagering.cache.selection import LABEL, Selection
+from storagering.errors import CorruptDataError
 from storagering.formats.batches import size_of
 from storagering.formats.forms import to_batch
 from storagering.formats.source import Source
@@ -63,24 +64,39 @@ def run_task(
         if selection.selects:
             if reader is None or reader.source is not source:
                 reader = PrunedReader(source, selection, context.read_names, context.schema.names)
-            with blamed_on(span.source):
+            with _reading(context, span):
                 columns, entries, size = reader.read(span, _label_of(context, span), known)
                 batch = to_batch(context.schema, columns, entries) if entries else Batch(context.schema, 0)
         elif context.spec.define or known:
-            with blamed_on(span.source):
+            with _reading(context, span):
                 arrays = dict(known or source.read(context.read_names, span.start, span.stop))
                 size = sum(int(a.nbytes) for a in arrays.values())
                 columns, entries = selection.apply(arrays, span.stop - span.start, _label_of(context, span))
                 batch = to_batch(context.schema, columns, entries)
         else:
-            with blamed_on(span.source):
+            with _reading(context, span):
                 batch = _read_plainly(context, source, span)
             size = size_of(batch)
+        with _reading(context, span):  # nobody could read again what does not fit together
+            batch = batch.check() if len(batch) else batch
         writer.add(batch, span)
         del batch  # before the next one is read
         report(span.stop - span.start, size)
     writer.flush()
     return tuple(writer.built)
+
+
+@contextmanager
+def _reading(context: BuildContext, span: Span) -> Iterator[None]:
+    """Put the blame for what goes wrong on the file that is read, by number and by name."""
+    url = context.sources[span.source].url
+    with blamed_on(span.source):
+        try:
+            yield
+        except CorruptDataError as error:
+            if url in str(error):
+                raise
+            raise type(error)(f"{url}: {error}; fetch it again") from error
 
 
 def _read_plainly(context: BuildContext, source: Source, span: Span) -> Batch:

@@ -13,7 +13,7 @@ from typing import Any
 import awkward as ak
 import numpy as np
 
-from storagering.errors import SchemaError
+from storagering.errors import CorruptDataError, SchemaError
 from storagering.types import Array, Batch, Column, Kind, Part, Role, Schema
 
 _PLAIN_NAME = re.compile(r"(?!__)(?!col\d{6}$)[A-Za-z0-9_][A-Za-z0-9_.#-]{0,99}")
@@ -72,9 +72,11 @@ def to_batch(schema: Schema, arrays: Mapping[str, Any], num_entries: int) -> Bat
 
     Raises:
         SchemaError: an array has another type than its column, naming both.
+        CorruptDataError: lists of an array overrun or overlap what they are made of.
     """
     parts = {}
     for column in schema.columns:
+        _check_valid(column.name, arrays[column.name])
         form, length, container = _to_buffers(arrays[column.name])
         if form.to_json() != column.form:
             have, want = form.type, ak.forms.from_json(column.form).type
@@ -86,12 +88,20 @@ def to_batch(schema: Schema, arrays: Mapping[str, Any], num_entries: int) -> Bat
 
 
 def to_awkward(batch: Batch) -> Any:
-    """The batch as an Awkward record array, equal to what was converted."""
+    """The batch as an Awkward record array, equal to what was converted.
+
+    Raises:
+        CorruptDataError: the arrays of a column do not fit together.
+    """
     contents = []
     for column in batch.schema.columns:
         form = ak.forms.from_json(column.form)
         container = {p.key: a.reshape(-1) for p, a in zip(column.parts, batch.arrays[column.name], strict=True)}
-        contents.append(ak.from_buffers(form, batch.num_entries, container, highlevel=False))
+        try:
+            contents.append(ak.from_buffers(form, batch.num_entries, container, highlevel=False))
+        except (TypeError, ValueError) as error:
+            why = " ".join(str(error).split())[:200]
+            raise CorruptDataError(f"column {column.name!r}: its arrays do not fit together ({why})") from error
     return ak.Array(ak.contents.RecordArray(contents, list(batch.schema.names), length=batch.num_entries))
 
 
@@ -102,6 +112,12 @@ def empty_array(column: Column) -> Any:
         0,
         {p.key: np.zeros(1 if p.role == "counts" else 0, p.dtype) for p in column.parts},
     )
+
+
+def _check_valid(name: str, array: Any) -> None:
+    """Whether every list lies within its content; readers take offsets from files as they are."""
+    if fault := ak.validity_error(array):
+        raise CorruptDataError(f"column {name!r} is damaged ({' '.join(fault.split())[:200]})")
 
 
 def _to_buffers(array: Any) -> tuple[Any, int, dict[str, Array]]:
