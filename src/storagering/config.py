@@ -59,6 +59,8 @@ class Settings:
         sql_memory_bytes: memory of a query.
         sql_max_rows: rows of a result.
         max_manifest_bytes: manifests above this are refused unread.
+        max_block_bytes, max_unpack_ratio: a compressed block of a source (basket, page, chunk) that claims to
+            unpack to more than both of these, bytes and times its size, is refused before it is unpacked.
         exact_shuffle_bytes: decoded size up to which ``shuffle="exact"`` may hold a dataset in memory.
         fill_absent_chunks: take chunks that a Zarr or HDF5 source has not for its fill value; without it
             they are an error, as nobody can tell them from lost ones.
@@ -88,6 +90,8 @@ class Settings:
     sql_memory_bytes: int = 4 << 30
     sql_max_rows: int = 10_000_000
     max_manifest_bytes: int = 100 << 20
+    max_block_bytes: int = 256 << 20
+    max_unpack_ratio: int = 1100
     exact_shuffle_bytes: int = 8 << 30
     fill_absent_chunks: bool = False
     quota: str = ""

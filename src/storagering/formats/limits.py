@@ -1,4 +1,4 @@
-"""A bound on the memory that reading one column may take: some types send uproot astray."""
+"""Bounds on the memory that reading may take: some files unpack to far more than they are, or say so."""
 
 from __future__ import annotations
 
@@ -8,9 +8,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from storagering.config import Settings
+from storagering.errors import LimitExceededError
+
 #: A misread list length has been seen to allocate 13 GB for a file of 2 MB.
 _EXTRA_BYTES = 2 << 30
 _lock = threading.Lock()
+
+
+def check_unpacking(what: str, packed_bytes: int, unpacked_bytes: int, settings: Settings) -> None:
+    """Refuse what is no honest block of data.
+
+    Raises:
+        LimitExceededError: it is larger than any sensible block, and was packed more densely than honest data are,
+            unless they are almost all zeros.
+    """
+    limit = max(settings.max_block_bytes, settings.max_unpack_ratio * packed_bytes)
+    if unpacked_bytes > limit:
+        raise LimitExceededError(
+            f"{what} claims to unpack from {packed_bytes:,} to {unpacked_bytes:,} bytes; if that is right, "
+            "set STORAGERING_MAX_BLOCK_BYTES to more"
+        )
 
 
 @contextmanager

@@ -115,7 +115,7 @@ def _open_array_file(blob: Blob, kind: str, tree: str | None, settings: Settings
     if kind == "root":
         from storagering.formats.readers.root import open_root
 
-        return open_root(blob, tree)
+        return open_root(blob, tree, settings)
     if kind == "hdf5":
         from storagering.formats.readers.hdf5 import open_hdf5
 

@@ -21,7 +21,9 @@ from uproot.interpretation.jagged import AsJagged
 from uproot.interpretation.numerical import AsDtype
 from uproot.interpretation.strings import AsStrings
 
+from storagering.config import Settings
 from storagering.errors import CorruptDataError, LimitExceededError
+from storagering.formats.limits import check_unpacking
 from storagering.formats.readers.blocks import Block, find_blocks, has_checksum, unpack_blocks
 from storagering.types import Array
 
@@ -172,6 +174,16 @@ class BasketRead:
         self.room = Arena.room(self._count * self._each)
         entries = sum(self._entries())
         self.is_mostly_unwanted = self.room > 1 << 20 and 2 * (stop - start) < entries
+
+    def check_sizes(self, settings: Settings) -> None:
+        """Refuse baskets that would unpack to far more than honest ones.
+
+        Raises:
+            LimitExceededError: see `check_unpacking`.
+        """
+        for key in self._keys:
+            what = f"{self._url}: a basket of column {self._column.name!r}"
+            check_unpacking(what, len(key.packed), key.unpacked, settings)
 
     def _entries(self) -> list[int]:
         """Entries of each basket."""

@@ -20,6 +20,7 @@ from storagering.formats.readers.hierarchy import (
     HierarchySource,
     RefusedArray,
     StoredArray,
+    check_sizes,
     decoded_bytes,
     naming,
 )
@@ -131,7 +132,7 @@ class _Walk:
     """Finds all groups and datasets; follows neither links to other files nor soft ones (their targets are found)."""
 
     def __init__(self, file: Any, memory: _BlobMemory, settings: Settings) -> None:
-        self._file, self._memory, self._fill = file, memory, settings.fill_absent_chunks
+        self._file, self._memory, self._settings = file, memory, settings
         self._arrays: dict[str, StoredArray] = {}
         self._groups: dict[str, Mapping[str, Any]] = {}
 
@@ -162,7 +163,7 @@ class _Walk:
         if isinstance(item, h5py.Group):
             self._enter(item, path, above)
         elif isinstance(item, h5py.Dataset):
-            self._arrays[path] = _dataset(item, path, self._memory, fill=self._fill)
+            self._arrays[path] = _dataset(item, path, self._memory, self._settings)
 
 
 def _attributes(item: Any) -> dict[str, Any]:
@@ -177,7 +178,7 @@ def _attributes(item: Any) -> dict[str, Any]:
     return found
 
 
-def _dataset(item: Any, path: str, memory: _BlobMemory, *, fill: bool) -> StoredArray:
+def _dataset(item: Any, path: str, memory: _BlobMemory, settings: Settings) -> StoredArray:
     shape = tuple(item.shape or ())
     try:
         dtype = item.dtype
@@ -185,14 +186,14 @@ def _dataset(item: Any, path: str, memory: _BlobMemory, *, fill: bool) -> Stored
         return RefusedArray(path, f"h5py does not know its type ({error})", shape, _attributes(item))
     if item.is_virtual or item.external:
         return RefusedArray(path, "its data lie in another file", shape, _attributes(item))
-    return _Dataset(item, path, dtype, memory, fill=fill)
+    return _Dataset(item, path, dtype, memory, settings)
 
 
 class _Dataset(StoredArray):
     """A dataset."""
 
-    def __init__(self, item: Any, path: str, dtype: np.dtype[Any], memory: _BlobMemory, *, fill: bool) -> None:
-        self.path, self.dtype, self._item, self._memory, self._fill = path, dtype, item, memory, fill
+    def __init__(self, item: Any, path: str, dtype: np.dtype[Any], memory: _BlobMemory, settings: Settings) -> None:
+        self.path, self.dtype, self._item, self._memory, self._settings = path, dtype, item, memory, settings
         self.shape = tuple(item.shape or ())
         self.attributes = _attributes(item)
         self.block = int(item.chunks[0]) if item.chunks else 0
@@ -225,7 +226,7 @@ class _Dataset(StoredArray):
         if start >= stop or not math.prod(self.shape):
             return
         if not self.block:
-            if not self._item.id.get_storage_size() and not self._fill:
+            if not self._item.id.get_storage_size() and not self._settings.fill_absent_chunks:
                 raise CorruptDataError(f"it was never written; {_IF_MEANT}")
             return
         if self._places is None:
@@ -235,12 +236,14 @@ class _Dataset(StoredArray):
         places = []
         for block in blocks:
             found = self._places.get(block, [])
-            if len(found) < expected and not self._fill:
+            if len(found) < expected and not self._settings.fill_absent_chunks:
                 first = block * self.block
                 raise CorruptDataError(
                     f"the chunk of rows {first} to {first + self.block} was never written; {_IF_MEANT}"
                 )
             places += found
+        claimed = math.prod(self._item.chunks) * self.dtype.itemsize
+        check_sizes(self, claimed, min((size for _, size in places), default=0), self._settings)
         self._memory.prepare(places)
 
     def _find_chunks(self) -> dict[int, list[tuple[int, int]]]:

@@ -18,8 +18,10 @@ from typing import Any
 import awkward as ak
 import numpy as np
 
+from storagering.config import Settings
 from storagering.errors import CorruptDataError, SchemaError, StorageringError, nearest_names
 from storagering.formats.forms import UnsupportedTypeError
+from storagering.formats.limits import check_unpacking
 from storagering.formats.readers.elements import to_layout, unit_of, why_unreadable
 from storagering.formats.readers.nested import NestedReader
 from storagering.formats.source import Source, Storage, UnreadableColumnsError
@@ -65,6 +67,22 @@ class StoredArray(ABC):
     def storage(self) -> Storage:
         """How it lies in the file."""
         return Storage(decoded_bytes=decoded_bytes(self.shape, self.dtype))
+
+
+def check_sizes(array: StoredArray, chunk_bytes: int, stored_chunk_bytes: int | None, settings: Settings) -> None:
+    """Refuse an array that claims to be far more than is stored of it.
+
+    Args:
+        chunk_bytes: of one chunk, unpacked, and as it is stored (None if unknown).
+
+    Raises:
+        LimitExceededError: see `check_unpacking`.
+    """
+    if stored_chunk_bytes is not None:
+        check_unpacking("a chunk", stored_chunk_bytes, chunk_bytes, settings)
+    stored = array.storage()
+    if settings.fill_absent_chunks and stored.stored_bytes is not None and stored.decoded_bytes is not None:
+        check_unpacking("the array", stored.stored_bytes, stored.decoded_bytes, settings)
 
 
 def decoded_bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int | None:

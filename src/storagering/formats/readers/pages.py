@@ -107,6 +107,18 @@ def list_pages(model: Any, clusters: Iterable[int], columns: Iterable[int]) -> I
                     yield Page(field, cluster, column, start, start + size, bool(page.has_checksum))
 
 
+def sizes_in_clusters(model: Any, clusters: Iterable[int], columns: Iterable[int]) -> Iterator[tuple[str, int, int]]:
+    """Field, stored and decoded bytes of physical columns in each of some clusters, as the page lists claim."""
+    fields = {column: _field_path(model, column) for column in columns}
+    for cluster in clusters:
+        links = model.page_link_list[cluster]
+        for column, field in fields.items():
+            if column < len(links):
+                pages, bits = links[stored_column(model, links, column)].pages, model.column_records[column].nbits
+                packed = sum(int(page.locator.num_bytes) for page in pages)
+                yield field, packed, sum(int(page.num_elements) for page in pages) * bits // 8
+
+
 def stored_fields(model: Any) -> dict[int, Storage]:
     """Top-level field number -> how all its physical columns together are stored."""
     tops = [field_numbers(model, column)[-1] for column in range(len(model.column_records))]

@@ -12,13 +12,16 @@ import awkward as ak
 import numpy as np
 import uproot
 
+from storagering.config import Settings
 from storagering.errors import ChecksumError
 from storagering.formats.blob import Blob
+from storagering.formats.limits import check_unpacking
 from storagering.formats.readers.pages import (
     PageBlob,
     alternatives_of,
     field_numbers,
     list_pages,
+    sizes_in_clusters,
     stored_column,
     stored_fields,
 )
@@ -32,8 +35,8 @@ class NtupleSource(RootSource):
 
     format = "rntuple"
 
-    def __init__(self, blob: Blob, tree: str, model: Any, file: Any) -> None:
-        self._pages = PageBlob(blob)
+    def __init__(self, blob: Blob, tree: str, model: Any, file: Any, settings: Settings) -> None:
+        self._pages, self._settings = PageBlob(blob), settings
         model.file.source.blob = self._pages
         try:
             self._pages.check_page_lists(model)
@@ -96,6 +99,8 @@ class NtupleSource(RootSource):
 
     def _missing(self, keys: Iterable[str], clusters: range, cache: Any) -> Iterator[Any]:
         columns = {_column(key) for key in keys}
+        for field, packed, unpacked in sizes_in_clusters(self._model, clusters, columns):
+            check_unpacking(f"{redact_url(self.url)}: a cluster of column {field!r}", packed, unpacked, self._settings)
         for page in list_pages(self._model, clusters, sorted(columns)):
             if cache is None or cache.get(f"{self._model.cache_key}:{page.cluster}:{page.column}") is None:
                 yield page

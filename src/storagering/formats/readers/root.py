@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import uproot
 
+from storagering.config import Settings
 from storagering.errors import FormatError, NotFoundError, TruncatedError, nearest_names
 from storagering.formats.blob import Blob
 from storagering.formats.readers.rntuple import NtupleSource
@@ -20,7 +21,7 @@ _TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple", "ROOT::Experim
 _FIRST_RECORDS = range(64, 1024)
 
 
-def open_root(blob: Blob, tree: str | None) -> Source:
+def open_root(blob: Blob, tree: str | None, settings: Settings) -> Source:
     """The tree of that name in a ROOT file, or the only one there is; raises as `open_source`."""
     _check_header(blob)
     with source_errors(blob.url):
@@ -29,7 +30,7 @@ def open_root(blob: Blob, tree: str | None) -> Source:
             name = _find_tree(file, tree, blob.url)
             model = file[name]
             kind = NtupleSource if "RNTuple" in file.classname_of(name) else TreeSource
-            return kind(blob, name.rpartition(";")[0] or name, model, file)
+            return kind(blob, name.rpartition(";")[0] or name, model, file, settings)
         except BaseException:
             file.close()
             raise

@@ -14,6 +14,7 @@ from typing import Any
 import awkward as ak
 import numpy as np
 
+from storagering.config import Settings
 from storagering.errors import CorruptDataError
 from storagering.formats.blob import Blob
 from storagering.formats.forms import describe_column, to_batch
@@ -42,8 +43,9 @@ class TreeSource(RootSource):
 
     format = "ttree"
 
-    def __init__(self, blob: Blob, tree: str, model: Any, file: Any) -> None:
+    def __init__(self, blob: Blob, tree: str, model: Any, file: Any, settings: Settings) -> None:
         super().__init__(blob, tree, model, file)
+        self._settings = settings
         self.title = plain_text(model.title)
         self._blob = blob
         self._together = bool(scheme_of(blob.url))  # one request instead of many
@@ -133,6 +135,7 @@ class TreeSource(RootSource):
             data = [next(stored) for _ in ranges[name]]
             with self._unless_unusual(name):
                 reads[name] = BasketRead(plan, start, stop, data, redact_url(self.url))
+                reads[name].check_sizes(self._settings)
         arena = Arena(sum(read.room for read in reads.values() if not read.is_mostly_unwanted))
         decoded: dict[str, tuple[Array, ...]] = {}
         shared: dict[tuple[int, int], list[Array]] = {}

@@ -21,6 +21,7 @@ from storagering.formats.readers.hierarchy import (
     HierarchySource,
     RefusedArray,
     StoredArray,
+    check_sizes,
     decoded_bytes,
     naming,
 )
@@ -45,7 +46,7 @@ def open_zarr(place: Location | Blob, tree: str | None, settings: Settings) -> S
     with naming(keys.url):
         nodes = _read_metadata(keys)
         store = StrictStore(keys, {k: v for k, (v, _) in nodes.items()}, fill=settings.fill_absent_chunks)
-        hierarchy = _hierarchy({k: parsed for k, (_, parsed) in nodes.items()}, store, keys)
+        hierarchy = _hierarchy({k: parsed for k, (_, parsed) in nodes.items()}, store, keys, settings)
         name, columns = find_table(hierarchy, tree, keys.url)
     checksum = "" if isinstance(place, Location) else place.checksum
     return ZarrSource(keys, name, columns, checksum)
@@ -150,7 +151,7 @@ def _parents(path: str) -> Iterator[str]:
         yield path
 
 
-def _hierarchy(nodes: Mapping[str, Any], store: StrictStore, keys: Keys) -> Hierarchy:
+def _hierarchy(nodes: Mapping[str, Any], store: StrictStore, keys: Keys, settings: Settings) -> Hierarchy:
     arrays: dict[str, StoredArray] = {}
     groups: dict[str, Mapping[str, Any]] = {"": {}}
     for key, node in nodes.items():
@@ -158,13 +159,15 @@ def _hierarchy(nodes: Mapping[str, Any], store: StrictStore, keys: Keys) -> Hier
         said = node.get("attributes") if name == "zarr.json" else nodes.get(f"{path}/.zattrs".lstrip("/"))
         attributes = said if isinstance(said, dict) else {}
         if _is_array(key, node):
-            arrays[path] = _open(path, node, attributes, store, keys)
+            arrays[path] = _open(path, node, attributes, store, keys, settings)
         elif name in ("zarr.json", ".zgroup"):
             groups[path] = attributes
     return Hierarchy(arrays, groups)
 
 
-def _open(path: str, node: Any, attributes: Mapping[str, Any], store: StrictStore, keys: Keys) -> StoredArray:
+def _open(
+    path: str, node: Any, attributes: Mapping[str, Any], store: StrictStore, keys: Keys, settings: Settings
+) -> StoredArray:
     version = 3 if "node_type" in node else 2
     try:
         with _quiet():
@@ -175,13 +178,14 @@ def _open(path: str, node: Any, attributes: Mapping[str, Any], store: StrictStor
         text = redact_text(" ".join(str(error).split()), keys.url)[:300]
         why = f"zarr cannot open it ({type(error).__name__}: {text})"
         return RefusedArray(path, why, tuple(shape) if known else (-1,), attributes)
-    return _ZarrArray(path, array, attributes, keys)
+    return _ZarrArray(path, array, attributes, keys, settings)
 
 
 class _ZarrArray(StoredArray):
     """An array of a store."""
 
-    def __init__(self, path: str, array: Any, attributes: Mapping[str, Any], keys: Keys) -> None:
+    def __init__(self, path: str, array: Any, attributes: Mapping[str, Any], keys: Keys, settings: Settings) -> None:
+        self._settings = settings
         self.path, self.attributes, self.checked, self._array = path, attributes, keys.checked, array
         self._stored = keys.sizes.get(path)
         self.shape, self.dtype = tuple(array.shape), array.dtype
@@ -189,8 +193,9 @@ class _ZarrArray(StoredArray):
             self.dtype = np.dtype("O", metadata={"vlen": bytes})
         chunk = array.shards or array.chunks
         self.block = int(chunk[0]) if chunk else 0
-        claimed = math.prod(array.chunks) * array.dtype.itemsize
-        self.reason = f"its chunks claim {claimed:,} bytes each" if claimed > _MAX_CHUNK_BYTES else ""
+        self._chunk_bytes = math.prod(array.chunks) * array.dtype.itemsize
+        too_large = self._chunk_bytes > _MAX_CHUNK_BYTES
+        self.reason = f"its chunks claim {self._chunk_bytes:,} bytes each" if too_large else ""
 
     def storage(self) -> Storage:
         """See `StoredArray.storage`."""
@@ -198,6 +203,7 @@ class _ZarrArray(StoredArray):
         return Storage(", ".join(_names_of(self._array)), blocks, self._stored, decoded_bytes(self.shape, self.dtype))
 
     def read(self, start: int, stop: int) -> Array:
+        check_sizes(self, self._chunk_bytes, self._stored, self._settings)
         with _quiet():
             return np.asarray(self._array[start:stop])
 
