@@ -11,6 +11,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from storagering.modes import open_in_place
+
 _MADV_POPULATE_READ = 22
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOCK_FILE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -66,7 +68,7 @@ class Disk:
 
     def open(self, path: Path) -> int:
         """A descriptor for reading."""
-        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return open_in_place(path)
 
     def load(self, path: Path, mapped: mmap.mmap, start: int, nbytes: int) -> None:
         """Bring part of a mapped file into memory; without this, what cannot be read ends the process (SIGBUS)."""

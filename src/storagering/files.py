@@ -28,11 +28,11 @@ from storagering.errors import (
     LimitExceededError,
     LockTimeoutError,
     NotFoundError,
-    OutputError,
     ReadOnlyCacheError,
     StorageringError,
     TruncatedError,
 )
+from storagering.modes import directory_mode, settle_mode
 
 _LOCK_POLL_SECONDS = 0.02
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
@@ -60,6 +60,8 @@ def disk_errors(path: Path, needed_bytes: int = 0) -> Iterator[None]:
             raise ReadOnlyCacheError(
                 f"cannot write {path}: {error.strerror}; set STORAGERING_CACHE to a folder that is yours"
             ) from error
+        if error.errno == errno.ELOOP:
+            raise CacheError(f"{path} is a link, and none is followed inside a cache: remove it") from error
         raise CacheError(f"{path}: {error.strerror or error}") from error
 
 
@@ -88,18 +90,24 @@ def reach(point: str, path: Path) -> None:
         disk.reach(point, path)
 
 
-def make_directory(path: Path) -> None:
-    """Create a directory and its parents, private to the user; what is new survives a power cut."""
+def make_directory(path: Path, *, private: bool = False) -> None:
+    """Create a directory, and its parents, with the mode that is due there (see `modes`), or private to the user.
+
+    What is new survives a power cut.
+    """
     with disk_errors(path):
         missing = []
         while not path.is_dir():
             missing.append(path)
             path = path.parent
         for new in reversed(missing):
-            with suppress(FileExistsError):  # another process may be making it
+            try:
                 disk.make_directory(new)
-            if not new.is_dir():
-                raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(new))
+            except FileExistsError:  # another process may be making it
+                if not new.is_dir():
+                    raise
+            else:
+                new.chmod(0o700 if private else directory_mode(new.parent))
             disk.sync_directory(new.parent)
 
 
@@ -108,6 +116,7 @@ def write_new(path: Path, *data: bytes | memoryview) -> None:
     with disk_errors(path, sum(map(len, data))):
         descriptor = disk.create(path)
         try:
+            settle_mode(descriptor, path)
             disk.write(path, descriptor, data)
             disk.sync(path, descriptor)
         finally:
@@ -168,60 +177,6 @@ def publish_directory(staging: Path, target: Path) -> bool:
     return True
 
 
-def check_target(target: Path, *, replace: bool) -> None:
-    """Whether a file or folder may be published under a name.
-
-    Raises:
-        OutputError: something is there, and ``replace`` is not given or it is a folder that no export made.
-    """
-    if not os.path.lexists(target):
-        return
-    if not replace:
-        raise OutputError(f"{target} is there already; choose another name, or replace it with --force")
-    try:
-        foreign = target.is_dir() and not target.is_symlink() and not (target / "zarr.json").is_file()
-        if foreign and any(target.iterdir()):
-            raise OutputError(f"{target} is a folder that no export made; choose another name")
-    except OSError as error:
-        if isinstance(error, StorageringError):
-            raise
-        raise OutputError(f"{target}: cannot look into it: {error.strerror or error}") from error
-
-
-def publish_path(hidden: Path, target: Path, *, replace: bool) -> None:
-    """Sync a complete file or folder to disk and give it its name, in the same folder, by one rename.
-
-    Raises:
-        OutputError: the target must stay (see `check_target`), or the disk refuses.
-    """
-    try:
-        for path in hidden.rglob("*") if hidden.is_dir() else ():
-            _sync(path)
-        _sync(hidden)
-        check_target(target, replace=replace)
-        if target.is_dir() and not target.is_symlink():  # no rename replaces a folder that is not empty
-            remove_directory(target)
-        elif hidden.is_dir() and os.path.lexists(target):
-            disk.unlink(target)
-        disk.rename(hidden, target)
-        disk.sync_directory(target.parent)
-    except OSError as error:
-        if isinstance(error, StorageringError):
-            raise
-        raise OutputError(f"{target}: cannot write it: {error.strerror or error}") from error
-
-
-def _sync(path: Path) -> None:
-    if path.is_dir():
-        disk.sync_directory(path)
-        return
-    descriptor = disk.open(path)
-    try:
-        disk.sync(path, descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def remove_file(path: Path) -> None:
     """Remove a file of ours; absent is fine."""
     with disk_errors(path), suppress(FileNotFoundError):
@@ -234,7 +189,10 @@ def remove_directory(path: Path) -> None:
     with disk_errors(path), suppress(FileNotFoundError):  # another process may be removing it too
         disk.rename(path, hidden)
         disk.sync_directory(path.parent)  # no power cut brings it back without its contents
-        disk.remove_tree(hidden)
+        if hidden.is_symlink():  # itself alone: what it leads to is not ours
+            disk.unlink(hidden)
+        else:
+            disk.remove_tree(hidden)
 
 
 def read_file(path: Path, limit_bytes: int) -> bytes:
@@ -325,13 +283,14 @@ class FileLock:
         with disk_errors(self.path):
             descriptor = disk.open_lock(self.path)
             try:
+                settle_mode(descriptor, self.path)
                 fcntl.flock(descriptor, self._mode | fcntl.LOCK_NB)
                 if not self._is_current(descriptor):
                     raise BlockingIOError
             except BlockingIOError:
                 os.close(descriptor)
                 return False
-            except OSError:
+            except BaseException:
                 os.close(descriptor)
                 raise
         if self._mode == fcntl.LOCK_EX:  # the pid is talk for waiters, never trusted

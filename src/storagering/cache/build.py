@@ -128,7 +128,7 @@ def build_dataset(cache: Cache, job: Job, progress: BuildProgress) -> tuple[Mani
 
 
 def _clear_target(cache: Cache, name: str, progress: BuildProgress, *, alone: bool) -> None:
-    """Remove a folder that is in the way of a dataset and is none.
+    """Move what is in the way of a dataset and is none into quarantine; it may be somebody's.
 
     An empty one is no obstacle. Nothing is ever published in place of another one, so what holds something
     but no manifest is no dataset, and will be none until it is removed here.
@@ -140,8 +140,7 @@ def _clear_target(cache: Cache, name: str, progress: BuildProgress, *, alone: bo
     if folder.is_dir() and any(folder.iterdir()) and not cache.contains(name):
         if not alone:
             raise LockTimeoutError(f"{folder} is in the way of dataset {name!r}, and is none: remove it")
-        progress.tell(f"{folder} holds no dataset: it is removed")
-        remove_directory(folder)
+        progress.tell(f"{folder} is no dataset: it is moved to {cache.put_aside(name)}")
 
 
 def _publish(cache: Cache, folder: Path, manifest: Manifest) -> bool:

@@ -8,7 +8,7 @@ ROOT/locks/NAME.lock    held by whoever builds NAME, so that others wait instead
 ROOT/leases/ID.lock     held by a process that pins chunks or claims room
 ROOT/pins/NAME.json     a dataset that somebody wants to stay, until it is unpinned
 ROOT/ledger.sqlite      which chunks lie here, and their use; may be deleted at any time
-ROOT/quarantine/        damaged files that were replaced
+ROOT/quarantine/        damaged files that were replaced, and folders that were in the way
 ROOT/catalog.duckdb     an index; may be deleted at any time
 """
 
@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storagering.cache.manifest import MANIFEST_NAME, earlier_manifest_name, read_manifest
+from storagering.cache.root import check_folder, make_folder, open_root
 from storagering.cache.unfinished import (
     UnfinishedBuild,
     count_finished,
@@ -31,15 +32,7 @@ from storagering.cache.unfinished import (
 )
 from storagering.config import Settings
 from storagering.errors import CacheError, InputError, NotFoundError, StorageringError, nearest_names
-from storagering.files import (
-    FileLock,
-    make_directory,
-    remove_directory,
-    remove_file,
-    rename_file,
-    safe_join,
-    sync_directory,
-)
+from storagering.files import FileLock, remove_directory, remove_file, rename_file, safe_join, sync_directory
 from storagering.types import Manifest, sha256_hex
 
 #: In the folder of a dataset of which chunks may be absent.
@@ -70,8 +63,13 @@ class Cache:
         return safe_join(self.root, "datasets", check_name(name))
 
     def contains(self, name: str) -> bool:
-        """Whether a dataset of that name is published."""
-        return (self.path(name) / MANIFEST_NAME).is_file()
+        """Whether a dataset of that name is published.
+
+        Raises:
+            CacheError: what is there is a link, or another user can write there.
+        """
+        folder = check_folder(self.path(name), shared=self.settings.shared)
+        return folder is not None and (self.path(name) / MANIFEST_NAME).is_file()
 
     def manifest(self, name: str, version: int | None = None) -> Manifest:
         """The manifest of a published dataset, as it is or in an earlier version.
@@ -79,6 +77,7 @@ class Cache:
         Raises:
             NotFoundError: there is none (lists the nearest names), or no such version.
             FormatError, ChecksumError: it is damaged or of another version.
+            CacheError: as `contains`.
         """
         if not self.contains(name):
             known = self.names()
@@ -100,7 +99,7 @@ class Cache:
 
     def put_aside(self, name: str) -> Path:
         """Move a dataset that cannot be read into quarantine; returns its folder there."""
-        make_directory(self.root / "quarantine")
+        make_folder(self.root / "quarantine", shared=self.settings.shared)
         aside = safe_join(self.root, "quarantine", f"{check_name(name)}-{secrets.token_hex(4)}")
         rename_file(self.path(name), aside)
         sync_directory(aside.parent)
@@ -125,7 +124,7 @@ class Cache:
         lock = _lock_of(path)
         lock.acquire(self.settings.lock_timeout_seconds)
         try:
-            make_directory(path)
+            make_folder(path, shared=self.settings.shared)
             _drop_folders(path)
             yield path
         finally:
@@ -195,8 +194,9 @@ class Cache:
         Raises:
             NotFoundError: there is neither.
         """
+        there = self.contains(name)
         dropped = self._drop_unfinished(name)
-        if self.path(name).exists():
+        if there:
             remove_directory(self.path(name))
         elif not dropped:
             raise NotFoundError(f"no dataset {name!r} in {self.root}{nearest_names(name, self.names())}")
@@ -258,15 +258,10 @@ def open_cache(settings: Settings) -> Cache:
     """The cache at ``settings.cache``, its folders made if absent.
 
     Raises:
-        CacheError: the root is a file or a dangling link.
-        ReadOnlyCacheError: its folders cannot be made.
+        CacheError, ReadOnlyCacheError: the root cannot be used or trusted: see `open_root`.
     """
-    root = settings.cache
-    if (root.exists() and not root.is_dir()) or (root.is_symlink() and not root.exists()):
-        raise CacheError(f"the cache root {root} is not a folder; set STORAGERING_CACHE to one")
-    for name in ("datasets", "staging", "locks"):
-        make_directory(root / name)
-    return Cache(root, settings)
+    open_root(settings.cache, shared=settings.shared)
+    return Cache(settings.cache, settings)
 
 
 def check_name(name: str) -> str:

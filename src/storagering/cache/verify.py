@@ -60,6 +60,8 @@ def verify_dataset(cache: Cache, name: str, progress: BuildProgress) -> tuple[Fa
 def chunk_fault(folder: Path, chunk: Chunk) -> str:
     """What is wrong with a chunk's file, '' if nothing."""
     path = folder / chunk.file
+    if path.is_symlink():
+        return "it is a link to another file"
     if not path.is_file():
         return "it is missing"
     try:

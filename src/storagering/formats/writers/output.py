@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from storagering.errors import NotFoundError, SpecError
-from storagering.files import check_target, publish_path
 from storagering.formats.remote.options import scheme_of
 from storagering.formats.writers.writer import CountsDifferError, WriteOptions, Writer
+from storagering.outputs import check_target, publish_path
 from storagering.types import Batch, Schema
 from storagering.urls import redact_url
 
