@@ -116,7 +116,7 @@ def write_new(path: Path, *data: bytes | memoryview) -> None:
     with disk_errors(path, sum(map(len, data))):
         descriptor = disk.create(path)
         try:
-            settle_mode(descriptor, path)
+            settle_mode(path, descriptor)
             disk.write(path, descriptor, data)
             disk.sync(path, descriptor)
         finally:
@@ -283,7 +283,7 @@ class FileLock:
         with disk_errors(self.path):
             descriptor = disk.open_lock(self.path)
             try:
-                settle_mode(descriptor, self.path)
+                settle_mode(self.path, descriptor)
                 fcntl.flock(descriptor, self._mode | fcntl.LOCK_NB)
                 if not self._is_current(descriptor):
                     raise BlockingIOError

@@ -17,11 +17,16 @@ def directory_mode(parent: Path) -> int:
     return 0o700 | _of_group(parent)
 
 
-def settle_mode(descriptor: int, path: Path) -> None:
-    """Give an open file the mode that it must have where it lies, if it is the user's own."""
-    found, mode = os.fstat(descriptor), 0o600 | _of_group(path.parent) & 0o060
+def settle_mode(path: Path, descriptor: int | None = None) -> None:
+    """Give a file of the user's own the mode that it must have where it lies.
+
+    Args:
+        descriptor: the file, where it is open already.
+    """
+    file = path if descriptor is None else descriptor
+    found, mode = os.stat(file), 0o600 | _of_group(path.parent) & 0o060  # noqa: PTH116  (or a descriptor)
     if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) != mode:
-        os.fchmod(descriptor, mode)
+        os.chmod(file, mode)  # noqa: PTH101
 
 
 def _of_group(folder: Path) -> int:

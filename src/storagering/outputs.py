@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from storagering import files
 from storagering.errors import OutputError, StorageringError
 from storagering.files import remove_directory
 
@@ -43,9 +44,9 @@ def publish_path(hidden: Path, target: Path, *, replace: bool) -> None:
         if target.is_dir() and not target.is_symlink():  # no rename replaces a folder that is not empty
             remove_directory(target)
         elif hidden.is_dir() and os.path.lexists(target):
-            disk.unlink(target)
-        disk.rename(hidden, target)
-        disk.sync_directory(target.parent)
+            files.disk.unlink(target)
+        files.disk.rename(hidden, target)
+        files.disk.sync_directory(target.parent)
     except OSError as error:
         if isinstance(error, StorageringError):
             raise
@@ -54,10 +55,10 @@ def publish_path(hidden: Path, target: Path, *, replace: bool) -> None:
 
 def _sync(path: Path) -> None:
     if path.is_dir():
-        disk.sync_directory(path)
+        files.disk.sync_directory(path)
         return
-    descriptor = disk.open(path)
+    descriptor = files.disk.open(path)
     try:
-        disk.sync(path, descriptor)
+        files.disk.sync(path, descriptor)
     finally:
         os.close(descriptor)

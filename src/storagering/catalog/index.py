@@ -23,7 +23,8 @@ import pyarrow as pa
 from storagering.cache.layout import Cache
 from storagering.cache.manifest import MANIFEST_NAME
 from storagering.errors import CacheError, NotFoundError, StorageringError
-from storagering.files import FileLock, rename_file
+from storagering.files import FileLock, disk_errors, rename_file
+from storagering.modes import settle_mode
 from storagering.types import Manifest
 
 _Result = TypeVar("_Result")
@@ -134,7 +135,12 @@ def _write(cache: Cache, work: Callable[[duckdb.DuckDBPyConnection], _Result]) -
 
 
 def _transact(cache: Cache, work: Callable[[duckdb.DuckDBPyConnection], _Result]) -> _Result:
+    for path in (catalog_path(cache), _wal(cache)):
+        if path.is_symlink():  # to a database from elsewhere, or a file that must stay as it is
+            raise CacheError(f"{path} is a link, and none is followed inside a cache: remove it with 'rm {path}'")
     with closing(_connect(str(catalog_path(cache)))) as connection:
+        with disk_errors(catalog_path(cache)):
+            settle_mode(catalog_path(cache))  # by name: closing a descriptor of it would free DuckDB's lock
         connection.begin()
         result = work(connection)
         connection.commit()
