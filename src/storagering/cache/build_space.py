@@ -56,7 +56,7 @@ class BuildSpace:
             return
         with self._lock:
             for number, item in enumerate(built):
-                if not (self._staging / item.chunk.file).exists():  # given up in an earlier run
+                if not safe_join(self._staging, item.chunk.file).exists():  # given up in an earlier run
                     continue
                 self._room.claim(self._lease.id, f"{key} {number}", item.chunk.nbytes, self._give_up_one)
                 self._kept[f"{key} {number}"] = item.chunk.file

@@ -17,13 +17,13 @@ from storagering.cache.ledger import drop_lease
 from storagering.cache.rebuild import Rebuilder, runs_of
 from storagering.cache.residency import missing_chunks
 from storagering.cache.room import Room
+from storagering.cache.root import make_folder
 from storagering.cache.space import disk_ledger, disk_room, residents_of
 from storagering.cache.verify import chunk_fault
 from storagering.errors import CacheError
 from storagering.files import (
     FileLock,
     link_file,
-    make_directory,
     remove_file,
     rename_file,
     safe_join,
@@ -129,8 +129,8 @@ class ChunkFetcher:
         target = safe_join(self._folder, chunk.file)
         if target.exists():
             aside = self._cache.root / "quarantine"
-            make_directory(aside)
-            link_file(target, aside / f"{self._manifest.name}-{secrets.token_hex(4)}-{chunk.file}")
+            make_folder(aside, shared=self._cache.settings.shared)
+            link_file(target, safe_join(aside, f"{self._manifest.name}-{secrets.token_hex(4)}-{chunk.file}"))
         rename_file(path, target)
         sync_directory(self._folder)
         self._room.settle(self._holder().id, chunk.digest, residents_of(self._manifest, {chunk.file}))

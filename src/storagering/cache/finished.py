@@ -20,7 +20,7 @@ from storagering.cache.residency import is_partial
 from storagering.cache.store import digest_of
 from storagering.cache.unfinished import record_path
 from storagering.errors import CorruptDataError, NotFoundError
-from storagering.files import load_mapped, map_file, read_file, remove_file, replace_file
+from storagering.files import load_mapped, map_file, read_file, remove_file, replace_file, safe_join
 from storagering.types import SourceFile, Span, sha256_hex
 
 BuiltChunks = tuple[BuiltChunk, ...]
@@ -101,7 +101,7 @@ class FinishedTasks:
         record = msgspec.json.decode(body, type=_Record)
         given_up = is_partial(self._staging)
         for item in record.chunks:
-            path = self._staging / item.chunk.file
+            path = safe_join(self._staging, item.chunk.file)
             if given_up and not path.exists():
                 continue
             if digest_of(load_mapped(path, map_file(path, item.chunk.nbytes))) != item.chunk.digest:

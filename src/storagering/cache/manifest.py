@@ -87,6 +87,9 @@ class _VersionProbe(msgspec.Struct):
 
 def _check_consistency(manifest: Manifest, where: str) -> None:
     """Chunks follow each other without gap or overlap, and names are plain and not used twice."""
+    for file in (manifest.name, manifest.chunk_statistics[0]):
+        if not _FILE_NAME.fullmatch(file):
+            raise FormatError(f"{where}: {file!r} is not the name of a dataset or of its statistics")
     at = 0
     for chunk in manifest.chunks:
         if chunk.start != at or chunk.stop <= chunk.start:

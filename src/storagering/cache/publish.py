@@ -29,6 +29,7 @@ from storagering.files import (
     read_file,
     remove_file,
     replace_file,
+    safe_join,
     sync_directory,
     write_new,
 )
@@ -154,7 +155,7 @@ def _place_chunks(
     chunks: list[Chunk] = []
     for item in built:
         file = f"chunk-{number:06d}{suffix}"
-        if (made := Path(context.staging) / item.chunk.file).exists():
+        if (made := safe_join(Path(context.staging), item.chunk.file)).exists():
             link_file(made, folder / file)
         else:  # given up for want of room
             mark_partial(folder)

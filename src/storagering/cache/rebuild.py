@@ -15,7 +15,7 @@ from storagering.cache.selection import LABEL, Selection
 from storagering.cache.worker import run_task
 from storagering.config import Settings
 from storagering.errors import SourceChangedError, SpecError
-from storagering.files import remove_file
+from storagering.files import remove_file, safe_join
 from storagering.formats.locations import with_replicas
 from storagering.formats.readers import open_source
 from storagering.formats.readers.friends import with_friends
@@ -50,7 +50,7 @@ class Rebuilder:
         """
         built = self._build(run)
         for number, item in zip(run, built, strict=True):
-            path = self._staging / item.chunk.file
+            path = safe_join(self._staging, item.chunk.file)
             if number not in wanted:
                 remove_file(path)
                 continue
