@@ -206,7 +206,8 @@ class _PartWalk:
             yield from self.walk(form.content, path if leafy else f"{path}item/", "values")
         elif isinstance(form, ak.forms.RecordForm):
             for number, field in enumerate(form.fields):
-                safe = field if _PLAIN_NAME.fullmatch(field) else f"field{number}"
+                plain = _PLAIN_NAME.fullmatch(field) and field != "zarr.json"
+                safe = field if plain else f"field{number}"
                 content = form.contents[number]
                 flat = _numbers(content) is not None
                 yield from self.walk(content, path if flat else f"{path}{safe}/", safe)
