@@ -185,6 +185,18 @@ def test_passwords_go_to_their_server_only(folder: Path, server: HTTPServer, set
         assert {r.authorization for r in other.requests} == {None}
 
 
+@pytest.mark.usefixtures("trusting")
+def test_a_password_in_the_url_takes_the_place_of_the_token(
+    folder: Path, certificate: tuple[Path, Path], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BEARER_TOKEN", "CANARY")
+    with http_server(folder, certificate) as secure:
+        url = secure.url("file.bin").replace("//", "//user:word@")
+        with closing(open_reliably(Location(url), settings)) as blob:
+            assert blob.read(0, 10) == CONTENT[:10]
+        assert {request.authorization for request in secure.requests} == {"Basic dXNlcjp3b3Jk"}
+
+
 def test_no_token_over_a_plain_connection(
     server: HTTPServer, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ from storagering.cache.selection import LABEL, Selection
 from storagering.errors import CorruptDataError
 from storagering.formats.batches import size_of
 from storagering.formats.forms import to_batch
+from storagering.formats.remote.plain import leave_untold
 from storagering.formats.source import Source
 from storagering.types import Batch, Schema, Span
 
@@ -127,6 +128,7 @@ def main() -> None:
     lines = iter(sys.stdin.buffer.readline, b"")
     context = msgspec.json.decode(next(lines), type=BuildContext, dec_hook=decode_path)
     urls = urls_of(context.locations)
+    leave_untold(urls)
     with closing(OpenSources(context)) as sources, suppress(BrokenPipeError):  # whom it worked for is gone
         for line in lines:
             task = msgspec.json.decode(line, type=Task)

@@ -33,6 +33,7 @@ from storagering.cli import (
 from storagering.cli.console import say
 from storagering.cli.parsing import Parser
 from storagering.errors import StorageringError
+from storagering.urls import redact_urls_in
 
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
@@ -96,7 +97,7 @@ def build_parser() -> Parser:
 
 def _report(error: Exception, *, debug: bool) -> int:
     if debug:
-        traceback.print_exception(error)
+        say(redact_urls_in("".join(traceback.format_exception(error))))  # other libraries' errors may be among them
     if isinstance(error, StorageringError):
         say(f"storagering: error: {error}")
         return error.exit_code

@@ -18,6 +18,7 @@ from storagering.formats.blob import Blob, LocalBlob, is_local, local_path
 from storagering.formats.checksums import Checksummer
 from storagering.formats.remote.filesystem import FilesystemBlob
 from storagering.formats.remote.options import scheme_of
+from storagering.formats.remote.plain import warn_if_plain
 from storagering.formats.remote.reliable import ReliableBlob, ServedBlob
 from storagering.formats.remote.xrootd import SCHEMES as XROOTD_SCHEMES
 from storagering.formats.remote.xrootd import XRootDBlob
@@ -40,6 +41,7 @@ def open_reliably(location: Location, settings: Settings) -> ReliableBlob:
 def connect(url: str, settings: Settings) -> ServedBlob:
     """The bytes at one URL, in one attempt; raises as `open_blob`."""
     scheme = scheme_of(url)
+    warn_if_plain(url)
     if is_local(url):
         return LocalBlob(local_path(url))
     if scheme in XROOTD_SCHEMES:

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 import fsspec.asyn
@@ -20,6 +21,7 @@ from storagering.config import Settings
 from storagering.errors import RefusedError, SourceChangedError, SourceError
 from storagering.formats.checksums import http_digest
 from storagering.formats.remote.errors import source_errors
+from storagering.formats.remote.plain import warn_if_plain
 from storagering.formats.remote.ranges import Limits, Range, pick_ranges, plan_requests
 from storagering.urls import redact_url
 
@@ -158,6 +160,7 @@ class HTTPBlob:
         async with AsyncExitStack() as stack:
             async with asyncio.timeout(self._settings.connect_timeout_seconds + self._settings.request_timeout_seconds):
                 response = await stack.enter_async_context(self._request(method, headers))
+            warn_if_plain(str(response.url))  # where a redirection has led to
             yield response
 
     def _request(self, method: str, headers: dict[str, str]) -> Any:
@@ -172,8 +175,12 @@ class HTTPBlob:
         )
 
     def _credentials(self) -> dict[str, str]:
-        """The bearer token of the environment, over TLS only; the client drops it on the way to another host."""
-        token = bearer_token() if self._address.startswith("https:") else ""
+        """The bearer token of the environment, over TLS only, and not beside a password in the URL.
+
+        The client drops it on the way to another host.
+        """
+        wanted = self._address.startswith("https:") and "@" not in urlsplit(self._address).netloc
+        token = bearer_token() if wanted else ""
         return {"Authorization": f"Bearer {token}"} if token else {}
 
     def _refuse(self, status: int) -> None:
