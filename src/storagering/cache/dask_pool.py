@@ -220,7 +220,7 @@ def _do(data: bytes, files: list[bytes], urls: list[str]) -> tuple[BuiltChunk, .
         spool = _spool_for(order.context, worker.local_directory)
         context = replace(order.context, staging=staging, spool=spool)
         built = run_task(context, order.task, lambda _entries, _nbytes: None)
-        files += [(Path(staging) / item.chunk.file).read_bytes() for item in built]
+        files += [safe_join(Path(staging), item.chunk.file).read_bytes() for item in built]
     return built
 
 
