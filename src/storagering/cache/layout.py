@@ -217,8 +217,7 @@ class Cache:
 
     def can_go_on(self, folder: Path) -> bool:
         """Whether a build can go on from that staging folder: not if what it made is published."""
-        outline = read_outline(folder)
-        if outline is None or not holds_finished_work(folder):
+        if folder.is_symlink() or (outline := read_outline(folder)) is None or not holds_finished_work(folder):
             return False
         with suppress(StorageringError):
             if self.contains(outline.name):

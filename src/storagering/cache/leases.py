@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from storagering.errors import StorageringError
-from storagering.files import FileLock, make_directory, read_file, remove_file, replace_file
+from storagering.files import FileLock, make_directory, read_file, remove_file, replace_file, safe_join
 
 _LIMIT_BYTES = 1 << 16
 
@@ -62,10 +62,10 @@ class Lease:
         self.holder = this_process(purpose)
         folder = _folder(root)
         make_directory(folder)
-        self._lock = FileLock(folder / f"{self.id}.lock")
+        self._lock = FileLock(safe_join(folder, f"{self.id}.lock"))
         while not self._lock.try_acquire():  # one who sweeps has it for a moment
             pass
-        replace_file(folder / f"{self.id}.json", msgspec.json.encode(self.holder))
+        replace_file(safe_join(folder, f"{self.id}.json"), msgspec.json.encode(self.holder))
 
     def release(self) -> None:
         """Give it back; without it, or in a child of the process, nothing happens."""
@@ -79,7 +79,7 @@ class Lease:
 
 def is_alive(root: Path, lease: str) -> bool:
     """Whether the process that holds a lease lives; what a dead one left is removed."""
-    path = _folder(root) / f"{lease}.lock"
+    path = safe_join(_folder(root), f"{lease}.lock")
     if not path.exists():
         return False
     lock = FileLock(path)
@@ -94,7 +94,7 @@ def is_alive(root: Path, lease: str) -> bool:
 def holder_of(root: Path, lease: str) -> Holder | None:
     """Who holds a lease, None if nothing tells."""
     with suppress(StorageringError, msgspec.MsgspecError):
-        return msgspec.json.decode(read_file(_folder(root) / f"{lease}.json", _LIMIT_BYTES), type=Holder)
+        return msgspec.json.decode(read_file(safe_join(_folder(root), f"{lease}.json"), _LIMIT_BYTES), type=Holder)
     return None
 
 

@@ -39,7 +39,7 @@ def sweep_cache(cache: Cache, *, unfinished: bool, dry_run: bool) -> tuple[Swept
 
 
 def _dead_builds(cache: Cache, *, unfinished: bool, dry_run: bool) -> Iterator[Swept]:
-    resumable = {path for path in (cache.root / "staging").glob("[!.]*") if cache.can_go_on(path)}
+    resumable = {path for path in (cache.root / "staging").glob("[!.]*") if path.is_dir() and cache.can_go_on(path)}
     for lock_path in sorted((cache.root / "staging").glob("*.lock")):
         folder = lock_path.with_suffix("")
         if (folder in resumable and not unfinished) or cache.is_of_another_machine(folder):
