@@ -101,6 +101,7 @@ def test_public_names() -> None:
         "inspect",
         "open_dataset",
         "pin",
+        "pull",
         "remove",
         "sql",
         "unpin",

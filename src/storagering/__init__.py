@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from storagering.api import append, convert, verify
+    from storagering.api import append, convert, pull, verify
     from storagering.cache.dataset import Dataset, open_dataset
     from storagering.catalog.query import sql
     from storagering.errors import StorageringError
@@ -32,6 +32,7 @@ __all__ = [
     "inspect",
     "open_dataset",
     "pin",
+    "pull",
     "remove",
     "sql",
     "unpin",
@@ -47,6 +48,7 @@ _HOMES = {
     "export": "storagering.exporting",
     "inspect": "storagering.formats.inspect",
     "open_dataset": "storagering.cache.dataset",
+    "pull": "storagering.api",
     **dict.fromkeys(("du", "evict", "gc", "pin", "remove", "unpin"), "storagering.housekeeping"),
     "sql": "storagering.catalog.query",
     "verify": "storagering.api",

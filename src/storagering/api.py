@@ -1,4 +1,4 @@
-"""The Python API: convert, append and verify."""
+"""The Python API: convert, append, pull and verify."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from storagering.cache.append import Addition, append_sources
 from storagering.cache.build import PROCESSES, Job, build_dataset, check_scheduler
 from storagering.cache.dataset import Dataset
 from storagering.cache.layout import Cache, check_name, open_cache
+from storagering.cache.manifest import spec_key
+from storagering.cache.peers.client import Peers
+from storagering.cache.peers.pull import adopt_dataset, pull_dataset
 from storagering.cache.progress import BuildProgress
 from storagering.cache.repair import repair_dataset
 from storagering.cache.verify import Fault, verify_dataset
@@ -53,7 +56,8 @@ def convert(
 ) -> Dataset:
     """Convert ROOT files, or others, into a dataset of the node-local cache.
 
-    A dataset that is there already under the same specification is returned as it is.
+    A dataset that is there already under the same specification is returned as it is; one that a trusted peer has
+    is taken over, and its chunks come from there when they are needed.
 
     Args:
         sources: path, URL, pattern or ``@list.txt``; a list of them; or {class name: sources}, which
@@ -123,6 +127,7 @@ def convert(
     cache = open_cache(settings)
     check_name(name)
     progress = progress or BuildProgress()
+    adopt_dataset(cache, name, spec_key(spec), progress)
     manifest, built = build_dataset(cache, Job(name, spec, locations, check_scheduler(scheduler)), progress)
     if built:
         _enter_into_catalog(cache, manifest, progress)
@@ -168,6 +173,41 @@ def append(
     progress = progress or BuildProgress()
     manifest, built = append_sources(cache, addition, progress)
     if built:
+        _enter_into_catalog(cache, manifest, progress)
+    return Dataset(cache, manifest)
+
+
+def pull(
+    name: str,
+    *,
+    peer: str | None = None,
+    digest: str | None = None,
+    lazy: bool = False,
+    settings: Settings | None = None,
+    progress: BuildProgress | None = None,
+) -> Dataset:
+    """Take a dataset over from other nodes, which ``storagering serve`` their caches.
+
+    What the dataset is, is taken from a node that is trusted: on this machine, or reached by ``https://`` with a
+    token. Every chunk is compared with that, whoever gave it. What is here already is not fetched again.
+
+    Args:
+        peer: URL of the node; those of the setting ``peers`` without it.
+        digest: digest of the dataset's manifest: then any node may give it.
+        lazy: leave the chunks where they are until they are needed.
+
+    Raises:
+        NotFoundError: no node has it.
+        ConfigError: no nodes are named, or none that may say what the dataset is.
+        SpecError: another dataset has that name here.
+        PeerError: chunks could not be had; what came is kept, and the same call goes on.
+        CacheError: the cache cannot be written.
+    """
+    settings = settings or load_settings()
+    cache, progress = open_cache(settings), progress or BuildProgress()
+    peers = Peers.from_settings(settings if peer is None else replace(settings, peers=peer))
+    manifest, new = pull_dataset(cache, peers, name, digest=digest, lazy=lazy, progress=progress)
+    if new:
         _enter_into_catalog(cache, manifest, progress)
     return Dataset(cache, manifest)
 

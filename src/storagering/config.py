@@ -17,6 +17,8 @@ from storagering.errors import ConfigError, nearest_names
 
 _PREFIX = "STORAGERING_"
 _FILE_VARIABLE = "STORAGERING_CONFIG"
+#: Holds a secret, which is no setting: settings are shown, and sent to workers.
+PEER_TOKEN_VARIABLE = "STORAGERING_PEER_TOKEN"  # noqa: S105  (its name)
 _QUOTA = re.compile(r"(\d+(?:\.\d+)?) ?(%|[kmgt]?i?b|)", re.I)
 _UNITS = {"": 1, "B": 1} | {
     f"{prefix}{unit}": base**power
@@ -152,7 +154,8 @@ def _from_file() -> dict[str, Any]:
 
 
 def _from_environment() -> dict[str, Any]:
-    names = [name for name in os.environ if name.startswith(_PREFIX) and name != _FILE_VARIABLE]
+    others = (_FILE_VARIABLE, PEER_TOKEN_VARIABLE)
+    names = [name for name in os.environ if name.startswith(_PREFIX) and name not in others]
     return {name.removeprefix(_PREFIX).lower(): os.environ[name] for name in names}
 
 

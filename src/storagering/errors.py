@@ -71,6 +71,10 @@ class RefusedError(SourceError):
     """The server of a source will not do what is asked, however often it is asked."""
 
 
+class PeerError(SourceError):
+    """Another node's cache did not give what it was asked for."""
+
+
 class SourceChangedError(SourceError):
     """A source file is not the one that was read before."""
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from storagering.cache.layout import FETCH_KEY, Cache
 from storagering.cache.leases import Lease
 from storagering.cache.ledger import drop_lease
+from storagering.cache.peers.client import known_peers
 from storagering.cache.rebuild import Rebuilder, runs_of
 from storagering.cache.residency import missing_chunks
 from storagering.cache.room import Room
@@ -41,11 +42,17 @@ def no_peers(_chunk: Chunk, _target: Path) -> bool:
     return False
 
 
+def _from_known_peers(cache: Cache) -> FromPeers:
+    peers = known_peers(cache.settings)
+    return peers.bring() if peers else no_peers
+
+
 class ChunkFetcher:
     """Brings chunks of one dataset to the disk; safe to use from several threads.
 
     Args:
         lease: of whoever needs the chunks; one of its own without it.
+        from_peers: asked before the sources; those of the settings without it.
         replicas: where else the sources are, as for a conversion.
     """
 
@@ -54,10 +61,11 @@ class ChunkFetcher:
         cache: Cache,
         manifest: Manifest,
         lease: Lease | None = None,
-        from_peers: FromPeers = no_peers,
+        from_peers: FromPeers | None = None,
         replicas: Sequence[str] = (),
     ) -> None:
-        self._cache, self._manifest, self._from_peers, self._replicas = cache, manifest, from_peers, replicas
+        self._cache, self._manifest, self._replicas = cache, manifest, replicas
+        self._from_peers = _from_known_peers(cache) if from_peers is None else from_peers
         self._folder = cache.path(manifest.name)
         self._lease, self._own_lease = lease, lease is None
         self._stack = ExitStack()

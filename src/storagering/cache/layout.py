@@ -1,12 +1,14 @@
 """Where things lie in the cache, and how a new dataset gets there whole or not at all.
 
-ROOT/datasets/NAME/     manifest.json, statistics.parquet, chunk-000000.zarr.zip, ...   published
+ROOT/datasets/NAME/     manifest.json, statistics.parquet, chunk-000000.zarr.zip, ...   published; a file named
+                        "partial" says that chunks may be absent
 ROOT/staging/NAME.KEY/  the finished tasks of a build; NAME.KEY.lock is held by its builder. It outlives a
                         builder that died, so that the next one goes on from there. In a shared cache it is
                         NAME.KEY@MACHINE: others may not see that the lock is held, and leave it alone
 ROOT/locks/NAME.lock    held by whoever builds NAME, so that others wait instead of building too
 ROOT/leases/ID.lock     held by a process that pins chunks or claims room
 ROOT/pins/NAME.json     a dataset that somebody wants to stay, until it is unpinned
+ROOT/node               the id by which other nodes know this one; locks/.forward.lock is held by who forwards
 ROOT/ledger.sqlite      which chunks lie here, and their use; may be deleted at any time
 ROOT/quarantine/        damaged files that were replaced, and folders that were in the way
 ROOT/catalog.duckdb     an index; may be deleted at any time

@@ -8,6 +8,7 @@ is shared over a fork; the ledger is asked once for a window of chunks, never fo
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ from storagering.files import free_bytes, make_directory, reach, rename_file
 #: All files of a dataset, in the column ``file`` of a pin.
 WHOLE = ""
 _BUSY_SECONDS = 60.0
+_RETRY_SECONDS = 0.01
 _SCHEMA = """
+BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS chunks (
     dataset TEXT, file TEXT, nbytes INTEGER, cost REAL, uses INTEGER, used INTEGER, priority REAL,
     PRIMARY KEY (dataset, file)) WITHOUT ROWID;
@@ -28,6 +31,7 @@ CREATE TABLE IF NOT EXISTS pins (
 CREATE TABLE IF NOT EXISTS claims (lease TEXT, key TEXT, nbytes INTEGER, PRIMARY KEY (lease, key)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS popularity (dataset TEXT PRIMARY KEY, score REAL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value REAL) WITHOUT ROWID;
+COMMIT;
 """
 
 
@@ -88,7 +92,7 @@ class Ledger:
             make_directory(self._path.parent)
         database = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None)
         try:
-            database.execute(f"PRAGMA journal_mode={self._journal}")
+            _use_journal(database, self._journal)
             database.execute("PRAGMA synchronous=NORMAL")
             if new or not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 database.executescript(_SCHEMA)
@@ -175,6 +179,20 @@ def set_popularity(database: sqlite3.Connection, scores: Iterable[tuple[str, flo
 def raise_inflation(database: sqlite3.Connection, priority: float) -> None:
     """GreedyDual's clock: what was evicted last sets the worth of what comes next."""
     database.execute("INSERT OR REPLACE INTO state VALUES ('inflation', ?)", (priority,))
+
+
+def _use_journal(database: sqlite3.Connection, journal: str) -> None:
+    """SQLite does not wait by itself for another process that does this to a new file."""
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            database.execute(f"PRAGMA journal_mode={journal}")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_RETRY_SECONDS)
+        else:
+            return
 
 
 def _tick(database: sqlite3.Connection) -> int:

@@ -14,7 +14,10 @@ from storagering.files import read_file
 from storagering.types import FORMAT_VERSION, ConversionSpec, Manifest, sha256_hex
 
 MANIFEST_NAME = "manifest.json"
-_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_DATASET_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_CHUNK_NAME = re.compile(r"chunk-\d{6,12}(\.[a-z]{1,10}){1,2}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_STATISTICS_NAME = re.compile(r"statistics(-\d{6,12})?\.parquet")
 
 
 def software() -> str:
@@ -87,9 +90,10 @@ class _VersionProbe(msgspec.Struct):
 
 def _check_consistency(manifest: Manifest, where: str) -> None:
     """Chunks follow each other without gap or overlap, and names are plain and not used twice."""
-    for file in (manifest.name, manifest.chunk_statistics[0]):
-        if not _FILE_NAME.fullmatch(file):
-            raise FormatError(f"{where}: {file!r} is not the name of a dataset or of its statistics")
+    names = (_DATASET_NAME, manifest.name), (_STATISTICS_NAME, manifest.chunk_statistics[0])
+    for pattern, name in names:
+        if not pattern.fullmatch(name):
+            raise FormatError(f"{where}: {name!r} is not the name of a dataset or of its statistics")
     at = 0
     for chunk in manifest.chunks:
         if chunk.start != at or chunk.stop <= chunk.start:
@@ -97,12 +101,14 @@ def _check_consistency(manifest: Manifest, where: str) -> None:
                 f"{where}: chunk {chunk.file} holds entries {chunk.start}-{chunk.stop}, expected from {at}"
             )
         at = chunk.stop
-        if not _FILE_NAME.fullmatch(chunk.file):
+        if not _CHUNK_NAME.fullmatch(chunk.file):
             raise FormatError(f"{where}: {chunk.file!r} is not the name of a chunk")
+        if not _DIGEST.fullmatch(chunk.digest):
+            raise FormatError(f"{where}: chunk {chunk.file} has no digest")
         if not 0 <= chunk.trusted_from < chunk.nbytes or chunk.raw_bytes < 0:
             raise FormatError(f"{where}: chunk {chunk.file} has impossible sizes")
-    for names in ([c.name for c in manifest.schema.columns], [c.file for c in manifest.chunks]):
-        if len(set(names)) != len(names):
+    for used in ([c.name for c in manifest.schema.columns], [c.file for c in manifest.chunks]):
+        if len(set(used)) != len(used):
             raise FormatError(f"{where}: a name is used twice")
     if len(manifest.statistics) != len(manifest.schema.columns):
         raise FormatError(f"{where}: {len(manifest.statistics)} statistics for {len(manifest.schema.columns)} columns")

@@ -25,7 +25,9 @@ from storagering.cli import (
     export,
     generate,
     inspect,
+    pull,
     room,
+    serve,
     sql,
     train,
     verify,
@@ -52,7 +54,10 @@ node's scratch disk. Results go to stdout, everything else to stderr.
 
 exit codes: 0 done, 1 a check failed, 2 wrong usage, 3 bad data, 4 the environment (network, disk,
 missing packages), 130 interrupted"""
-_VERBS = (inspect, convert, append, datasets, verify, room, export, copy, sql, catalog, generate, train, demo, bench)
+_VERBS = (
+    *(inspect, convert, append, datasets, verify, room, export, copy, pull, serve),
+    *(sql, catalog, generate, train, demo, bench),
+)
 
 
 def main(argv: list[str] | None = None) -> int:
