@@ -127,6 +127,10 @@ class OutputError(StorageringError, OSError):
     """A file asked for cannot be written, or is there already."""
 
 
+class ResourceError(StorageringError):
+    """This machine has no more of what is needed: open files, processes, memory. No fault of a source's."""
+
+
 class LoaderError(StorageringError):
     """A loader cannot go on."""
 

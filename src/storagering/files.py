@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import fnmatch
 import mmap
 import os
 import secrets
@@ -193,6 +194,16 @@ def remove_directory(path: Path) -> None:
             disk.unlink(hidden)
         else:
             disk.remove_tree(hidden)
+
+
+def list_directory(path: Path, pattern: str = "*") -> list[Path]:
+    """What of that pattern is in a directory; nothing if it is absent. Raises CacheError if it cannot be read."""
+    try:
+        return [path / name for name in fnmatch.filter(os.listdir(path), pattern)]  # noqa: PTH208
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def read_file(path: Path, limit_bytes: int) -> bytes:

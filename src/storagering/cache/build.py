@@ -223,10 +223,10 @@ def run_job(
                 skipped = inspection.skipped + plan.skipped
                 return Outcome(plan.context, built, bad, skipped, inspection.skipped_sources)
     except BaseException:
-        left = count_finished(staging)
-        if left is not None and is_kept:
-            give_up = "" if job.into else f", 'storagering remove {job.name}' gives it up"
-            progress.tell(f"what is done is kept ({left.extent}): the same command goes on from there{give_up}")
+        with suppress(StorageringError):  # what ended the build is what counts
+            if is_kept and (left := count_finished(staging)) is not None:
+                give_up = "" if job.into else f", 'storagering remove {job.name}' gives it up"
+                progress.tell(f"what is done is kept ({left.extent}): the same command goes on from there{give_up}")
         raise
     finally:
         kept.close()

@@ -20,7 +20,15 @@ from storagering.cache.residency import is_partial
 from storagering.cache.store import digest_of
 from storagering.cache.unfinished import record_path
 from storagering.errors import CorruptDataError, NotFoundError
-from storagering.files import load_mapped, map_file, read_file, remove_file, replace_file, safe_join
+from storagering.files import (
+    list_directory,
+    load_mapped,
+    map_file,
+    read_file,
+    remove_file,
+    replace_file,
+    safe_join,
+)
 from storagering.types import SourceFile, Span, sha256_hex
 
 BuiltChunks = tuple[BuiltChunk, ...]
@@ -90,7 +98,7 @@ class FinishedTasks:
     def _files(self) -> dict[str, list[Path]]:
         """Key -> its record and chunk files, whole or not."""
         files: dict[str, list[Path]] = {}
-        for path in self._staging.glob("task-*"):
+        for path in list_directory(self._staging, "task-*"):
             files.setdefault(path.name.removesuffix(".json").split("-")[1], []).append(path)
         return files
 

@@ -34,7 +34,15 @@ from storagering.cache.unfinished import (
 )
 from storagering.config import Settings
 from storagering.errors import CacheError, InputError, NotFoundError, StorageringError, nearest_names
-from storagering.files import FileLock, remove_directory, remove_file, rename_file, safe_join, sync_directory
+from storagering.files import (
+    FileLock,
+    list_directory,
+    remove_directory,
+    remove_file,
+    rename_file,
+    safe_join,
+    sync_directory,
+)
 from storagering.types import Manifest, sha256_hex
 
 #: In the folder of a dataset of which chunks may be absent.
@@ -55,10 +63,8 @@ class Cache:
 
     def names(self) -> list[str]:
         """Names of the published datasets, sorted."""
-        folder = self.root / "datasets"
-        if not folder.is_dir():
-            return []
-        return sorted(p.name for p in folder.iterdir() if _NAME.fullmatch(p.name) and (p / MANIFEST_NAME).is_file())
+        found = list_directory(self.root / "datasets")
+        return sorted(p.name for p in found if _NAME.fullmatch(p.name) and (p / MANIFEST_NAME).is_file())
 
     def path(self, name: str) -> Path:
         """Folder of a dataset, published or not."""
@@ -160,7 +166,7 @@ class Cache:
 
     def unfinished(self) -> list[UnfinishedBuild]:
         """Builds that were interrupted, or are going on, and have finished some of their work."""
-        folders = sorted(path for path in (self.root / "staging").glob("[!.]*") if path.is_dir())
+        folders = sorted(path for path in list_directory(self.root / "staging", "[!.]*") if path.is_dir())
         found = [count_finished(path) for path in folders]
         return [build for build in found if build is not None]
 
@@ -169,7 +175,7 @@ class Cache:
 
         A live builder is known by its lock, never by age.
         """
-        for path in (self.root / "staging").glob("*.lock"):
+        for path in list_directory(self.root / "staging", "*.lock"):
             folder = path.with_suffix("")
             if self.is_of_another_machine(folder):
                 continue
@@ -181,13 +187,13 @@ class Cache:
                         remove_file(path)
                 finally:
                     lock.release()
-        for path in (self.root / "locks").glob("*.fetch"):
+        for path in list_directory(self.root / "locks", "*.fetch"):
             lock = FileLock(path)
             if lock.try_acquire():
                 remove_file(path)
                 lock.release()
         for name in ("staging", "datasets"):
-            for path in (self.root / name).glob(".removed-*"):
+            for path in list_directory(self.root / name, ".removed-*"):
                 remove_directory(path)
 
     def remove(self, name: str) -> None:
@@ -229,7 +235,7 @@ class Cache:
     def _drop_unfinished(self, name: str, keep: Path | None = None) -> bool:
         """Remove the staging folders of dead builders of that name; whether there were any."""
         dropped = False
-        for path in (self.root / "staging").glob(f"{check_name(name)}.*.lock"):
+        for path in list_directory(self.root / "staging", f"{check_name(name)}.*.lock"):
             folder = path.with_suffix("")
             if folder == keep or folder.name.rpartition(".")[0] != name or self.is_of_another_machine(folder):
                 continue
@@ -250,7 +256,7 @@ def _lock_of(folder: Path) -> FileLock:
 
 def _drop_folders(staging: Path) -> None:
     """Remove what is of use to one run only: spooled files, a dataset that was not published."""
-    for path in staging.iterdir():
+    for path in list_directory(staging):
         if path.is_dir():
             remove_directory(path)
 

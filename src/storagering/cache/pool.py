@@ -17,7 +17,7 @@ from storagering.cache.messages import BuildContext, Task, decode_reply, encode_
 from storagering.cache.opened import KeptSource, OpenSources
 from storagering.cache.run import Run
 from storagering.cache.worker import run_task
-from storagering.errors import StorageringError, WorkerDiedError
+from storagering.errors import ResourceError, StorageringError, WorkerDiedError
 
 #: A worker that is killed while it does a task may be out of memory by the fault of others.
 _MAX_DEATHS = 3
@@ -35,6 +35,7 @@ def run_tasks(
         known: the arrays of the only piece of the only task, if they were read already.
 
     Raises:
+        ResourceError: no process can be started.
         WorkerDiedError: a task's worker processes were killed again and again, naming the signal.
         StorageringError: the first error that the run ends with; the other workers are stopped.
     """
@@ -122,7 +123,13 @@ class _Crew:
         with self._lock:
             if self._stopped:
                 return None
-            worker = _Worker(self._context)
+            try:
+                worker = _Worker(self._context)
+            except OSError as error:
+                raise ResourceError(
+                    f"cannot start a conversion worker ({error.strerror}); take fewer --workers, or allow more "
+                    "open files and processes ('ulimit -n', 'ulimit -u')"
+                ) from error
             self._workers.append(worker)
             return worker
 

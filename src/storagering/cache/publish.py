@@ -25,6 +25,7 @@ from storagering.cache.store import chunk_store
 from storagering.errors import CacheError, ChecksumError
 from storagering.files import (
     link_file,
+    list_directory,
     make_directory,
     read_file,
     remove_file,
@@ -169,7 +170,7 @@ def remove_strays(manifest: Manifest, folder: Path) -> None:
     known = {chunk.file for chunk in manifest.chunks}
     known |= {earlier_manifest_name(version) for version in range(1, manifest.version)}
     known |= {_statistics_name(version) for version in range(1, manifest.version + 1)}
-    for path in folder.iterdir():
+    for path in list_directory(folder):
         if _OF_AN_APPEND.match(path.name) and path.name not in known:
             remove_file(path)
 

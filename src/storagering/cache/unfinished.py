@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from storagering.errors import CorruptDataError, NotFoundError
-from storagering.files import read_file, replace_file
+from storagering.files import list_directory, read_file, replace_file
 
 _OUTLINE_NAME = "outline.json"
 _LIMIT_BYTES = 1 << 30
@@ -62,7 +62,7 @@ def record_path(staging: Path, key: str) -> Path:
 
 def holds_finished_work(staging: Path) -> bool:
     """Whether a task is finished there."""
-    return any(staging.glob("task-*.json"))
+    return bool(list_directory(staging, "task-*.json"))
 
 
 def write_outline(staging: Path, outline: Outline) -> None:

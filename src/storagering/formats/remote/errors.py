@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from storagering.errors import (
     FormatError,
     NotFoundError,
     RefusedError,
+    ResourceError,
     SourceError,
     SourceTimeoutError,
     StorageringError,
@@ -35,6 +37,8 @@ _UNREACHABLE_TEXT = re.compile(
 _ABSENT_TEXT = re.compile(r"NoSuch(Bucket|Key)")
 _AUTH_TEXT = re.compile(r"auth(entication)? failed|unable to locate credentials", re.I)
 _REFUSED_TEXT = re.compile(r"certificate verify failed|certificate has expired|redirect limit", re.I)
+#: What this machine has too little of; a source is not bad for it.
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _TRUNCATED_TEXT = re.compile(r"expected Chunk of length|end of file|unexpected EOF", re.I)
 
 
@@ -62,6 +66,8 @@ def map_source_error(error: BaseException, url: str) -> StorageringError:
     if isinstance(error, FileNotFoundError) and error.__cause__ is not None and is_far_end(error.__cause__):
         error = error.__cause__  # fsspec calls every failure of a first HTTP request that
     shown = redact_url(url)
+    if isinstance(error, OSError) and error.errno in _EXHAUSTED:
+        return ResourceError(f"{shown}: {error.strerror}; allow more open files ('ulimit -n'), or take fewer workers")
     text = redact_urls_in(redact_text(" ".join(str(error).split()), url))[:500] or type(error).__name__
     code = _XROOTD_CODE.search(text)
     status = getattr(error, "status", None)

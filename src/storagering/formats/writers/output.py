@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable
@@ -9,10 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from storagering.errors import NotFoundError, SpecError
+from storagering import files
+from storagering.errors import NotFoundError, OutputError, SpecError, StorageringError
 from storagering.formats.remote.options import scheme_of
 from storagering.formats.writers.writer import CountsDifferError, WriteOptions, Writer
-from storagering.outputs import check_target, publish_path
 from storagering.types import Batch, Schema
 from storagering.urls import redact_url
 
@@ -37,14 +38,14 @@ def check_output(out: str | Path, *, force: bool) -> Path:
     Raises:
         SpecError: it is a URL.
         NotFoundError: its folder does not exist.
-        OutputError: something is there that must stay: see `check_target`.
+        OutputError: something is there that must stay.
     """
     if scheme_of(str(out)) not in ("", "file"):
         raise SpecError(f"{redact_url(str(out))}: files are written to local paths only; copy it there afterwards")
     path = Path(str(out).removeprefix("file://")).expanduser().absolute()
     if not path.name or not path.parent.is_dir():
         raise NotFoundError(f"{path}: there is no folder {path.parent} to write into")
-    check_target(path, replace=force)
+    _check_target(path, replace=force)
     return path
 
 
@@ -76,10 +77,64 @@ def write_output(
                 _remove(hidden)
                 options = replace(options, apart=options.apart | error.names)
         nbytes = sum(file.stat().st_size for file in _files(hidden))
-        publish_path(hidden, path, replace=force)
+        _publish(hidden, path, replace=force)
         return Written(entries, nbytes, raw)
     finally:
         _remove(hidden)
+
+
+def _check_target(target: Path, *, replace: bool) -> None:
+    """Whether a file or folder may be published under a name.
+
+    Raises:
+        OutputError: something is there, and ``replace`` is not given or it is a folder that no export made.
+    """
+    if not os.path.lexists(target):
+        return
+    if not replace:
+        raise OutputError(f"{target} is there already; choose another name, or replace it with --force")
+    try:
+        foreign = target.is_dir() and not target.is_symlink() and not (target / "zarr.json").is_file()
+        if foreign and any(target.iterdir()):
+            raise OutputError(f"{target} is a folder that no export made; choose another name")
+    except OSError as error:
+        if isinstance(error, StorageringError):
+            raise
+        raise OutputError(f"{target}: cannot look into it: {error.strerror or error}") from error
+
+
+def _publish(hidden: Path, target: Path, *, replace: bool) -> None:
+    """Sync a complete file or folder to disk and give it its name, in the same folder, by one rename.
+
+    Raises:
+        OutputError: the target must stay (see `_check_target`), or the disk refuses.
+    """
+    try:
+        for path in hidden.rglob("*") if hidden.is_dir() else ():
+            _sync(path)
+        _sync(hidden)
+        _check_target(target, replace=replace)
+        if target.is_dir() and not target.is_symlink():  # no rename replaces a folder that is not empty
+            files.remove_directory(target)
+        elif hidden.is_dir() and os.path.lexists(target):
+            files.disk.unlink(target)
+        files.disk.rename(hidden, target)
+        files.disk.sync_directory(target.parent)
+    except OSError as error:
+        if isinstance(error, StorageringError):
+            raise
+        raise OutputError(f"{target}: cannot write it: {error.strerror or error}") from error
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir():
+        files.disk.sync_directory(path)
+        return
+    descriptor = files.disk.open(path)
+    try:
+        files.disk.sync(path, descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def nbytes_of(batch: Batch) -> int:
