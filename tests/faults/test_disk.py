@@ -18,6 +18,7 @@ from tests.faults import work
 from storagering.api import convert, verify
 from storagering.cache.dataset import Dataset
 from storagering.config import Settings
+from storagering.disk import Disk
 from storagering.errors import CacheError, CacheFullError, CorruptDataError, LockTimeoutError, ReadOnlyCacheError
 from storagering.loaders.torch import DataLoader
 from storagering.testing.crashes import END, Forks, Scenario, Trial, run_at_every_point
@@ -84,6 +85,39 @@ def test_a_disk_that_refuses_now_and_then(forks: Forks, tmp_path: Path, how: str
 @pytest.mark.parametrize("how", REFUSALS)
 def test_a_disk_that_refuses_at_any_point(forks: Forks, tmp_path: Path, how: str, action: str) -> None:
     refuse(forks, tmp_path, action, how)
+
+
+class Forgetful(Disk):
+    """Renames into the datasets are done, or not, and end in an error all the same, as on a server that is lost."""
+
+    def __init__(self, *, done: bool) -> None:
+        self.done = done
+
+    def rename(self, source: Path, target: Path) -> None:
+        if "datasets" not in target.parts:
+            super().rename(source, target)
+            return
+        if self.done:
+            super().rename(source, target)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+@pytest.mark.scenario(10)
+def test_what_an_error_left_open_is_read_back(tmp_path: Path) -> None:
+    root = tmp_path / "cache"
+    work.write_sources(tmp_path)
+    cache = work.cache_at(root)
+    for number, do in enumerate((work.build, work.add)):
+        with faulty(Forgetful(done=False)), pytest.raises(CacheError, match=str(root)):
+            do(root)
+        assert [cache.manifest(name).version for name in cache.names()] == [1] * number
+        with faulty(Forgetful(done=True)):
+            assert do(root) == cache.manifest("toy").digest
+        assert cache.manifest("toy").version == number + 1
+        assert verify("toy", settings=cache.settings) == ()
+        assert not list((root / "staging").iterdir())
+    known = 2 + 2 + len(cache.manifest("toy").chunks)
+    assert len(list(cache.path("toy").iterdir())) == known, "files that no manifest knows of"
 
 
 ENTRIES = 200

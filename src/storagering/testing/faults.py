@@ -17,12 +17,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from storagering import files
 from storagering.disk import Disk
 from storagering.testing.power import PowerLog
 
+_AnyDisk = TypeVar("_AnyDisk", bound=Disk)
 READS = frozenset({"open", "load"})
 _TAKES_ROOM = frozenset({"create", "open_lock", "write", "sync", "make_directory", "link"})
 
@@ -204,7 +205,7 @@ class FaultyDisk(Disk):
 
 
 @contextmanager
-def faulty(disk: FaultyDisk) -> Iterator[FaultyDisk]:
+def faulty(disk: _AnyDisk) -> Iterator[_AnyDisk]:
     """Have `storagering.files` use that disk, in this process, for the length of a ``with`` block."""
     before, files.disk = files.disk, disk
     try:
