@@ -140,7 +140,8 @@ def load(dataset: Dataset) -> list[int]:
 @pytest.mark.parametrize("read", [load, lambda dataset: dataset.arrays()], ids=["loader", "arrays"])
 def test_a_disk_that_cannot_read(toy: str, store: StoreFormat, read: Callable[[Dataset], Any]) -> None:
     dataset = convert(toy, name="toy", workers=1, chunk_bytes=13_000, format=store)
-    points = count_points(lambda: read(dataset), reads=True)
+    read(dataset)  # the first one makes the ledger
+    points = [point for point in count_points(lambda: read(dataset), reads=True) if "chunk-" in point.path]
     assert len(points) >= 2 * len(dataset.manifest.chunks)
     for point in points[:: -(-len(points) // 12)]:
         with (
@@ -219,7 +220,7 @@ def test_too_few_descriptors(forks: Forks, tmp_path: Path) -> None:
 
 @pytest.mark.scenario(16)
 def test_a_disk_slower_than_the_timeout(forks: Forks, tmp_path: Path) -> None:
-    """Whoever waits for a build on a slow disk gives up in time; the build goes on to its end."""
+    """Whoever wants the dataset waits as long as its build gets on; whoever wants the lock, no longer than told."""
     work.write_sources(tmp_path)
     root, ended = tmp_path / "cache", []
     forks.run(work.build_other, root)
@@ -231,9 +232,9 @@ def test_a_disk_slower_than_the_timeout(forks: Forks, tmp_path: Path) -> None:
         lock.release()
         time.sleep(0.005)
     begin = time.monotonic()
-    settings = Settings(root, workers=1, threads=1, lock_timeout_seconds=0.3)
     with pytest.raises(LockTimeoutError, match=r"toy\.lock for over 0\.3 s"):
-        convert(str(tmp_path / "toy-0.root"), name="toy", settings=settings)
+        lock.acquire(0.3)
     assert 0.3 <= time.monotonic() - begin < 1.5
+    waited = work.build(root, lock_timeout_seconds=0.3)
     slow.join()
-    assert ended[0].result == work.cache_at(root).manifest("toy").digest
+    assert ended[0].result == waited == work.cache_at(root).manifest("toy").digest

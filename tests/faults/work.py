@@ -30,15 +30,16 @@ def write_sources(folder: Path) -> None:
         write_toy_tree(folder / f"toy-{number}.root", entries=entries, seed=number, basket_entries=50)
 
 
-def cache_at(root: Path) -> Cache:
-    return open_cache(Settings(root, workers=1, threads=1))
+def cache_at(root: Path, lock_timeout_seconds: float = 3600.0) -> Cache:
+    return open_cache(Settings(root, workers=1, threads=1, lock_timeout_seconds=lock_timeout_seconds))
 
 
-def build(root: Path, name: str = "toy", numbers: Sequence[int] = (0, 1)) -> str:
+def build(root: Path, name: str = "toy", numbers: Sequence[int] = (0, 1), lock_timeout_seconds: float = 3600.0) -> str:
     """Three chunks in two tasks."""
     urls = [str(root.parent / f"toy-{number}.root") for number in numbers]
     spec = ConversionSpec(sources=tuple((url, None) for url in urls), chunk_bytes=_CHUNK_BYTES)
-    manifest, _ = build_dataset(cache_at(root), Job(name, spec, [Location(url) for url in urls]), BuildProgress())
+    cache = cache_at(root, lock_timeout_seconds)
+    manifest, _ = build_dataset(cache, Job(name, spec, [Location(url) for url in urls]), BuildProgress())
     return manifest.digest
 
 
