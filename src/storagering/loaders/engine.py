@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Generator, Sequence
@@ -11,7 +12,7 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
-from storagering.errors import CorruptDataError
+from storagering.errors import CorruptDataError, LoaderError
 from storagering.loaders.buffers import BufferPool
 from storagering.loaders.feed import Group
 from storagering.loaders.gather import Jagged, Piece, gather_batch
@@ -50,9 +51,27 @@ def iterate_epoch(feeding: Feeding, plan: EpochPlan, cut: BatchCut, first_step: 
 
     Raises:
         CorruptDataError: a chunk is damaged.
+        LoaderError: it is used in a process that was forked from the one that began it.
     """
     batches = _gathered(feeding, plan, cut, first_step)
-    return batches if feeding.prefetch_batches == 0 else _prefetched(batches, feeding.prefetch_batches)
+    if feeding.prefetch_batches:
+        batches = _prefetched(batches, feeding.prefetch_batches)
+    return _in_one_process(batches)
+
+
+def _in_one_process(batches: Batches) -> Batches:
+    """The batches, but an error after a fork: the threads that make them are not in the child."""
+    owner, used_up = os.getpid(), object()
+    try:
+        while True:
+            if os.getpid() != owner:
+                raise LoaderError(f"this iteration belongs to process {owner}; after a fork, iterate the loader anew")
+            batch = next(batches, used_up)
+            if batch is used_up:
+                return
+            yield batch  # type: ignore[misc]
+    finally:
+        batches.close()
 
 
 def _gathered(feeding: Feeding, plan: EpochPlan, cut: BatchCut, first_step: int) -> Batches:
@@ -77,12 +96,15 @@ class _Windows:
         self._coming: dict[int, Future[Window]] = {}
 
     def __enter__(self) -> _Windows:
+        self._owner = os.getpid()
         self._decoders = ThreadPoolExecutor(self._feeding.threads, "storagering-decode")
         self._assembler = ThreadPoolExecutor(1, "storagering-window")
         self._maker = WindowMaker(self._feeding.supply, self._feeding.groups, self._decoders, self._feeding.pool)
         return self
 
     def __exit__(self, *_: object) -> None:
+        if os.getpid() != self._owner:  # forked: nobody here would end what was begun
+            return
         self._assembler.shutdown(wait=False, cancel_futures=True)
         self._decoders.shutdown(wait=False, cancel_futures=True)
         self._assembler.shutdown(wait=True)

@@ -46,6 +46,9 @@ class ChunkSupply(Protocol):
     def mend(self, chunks: Sequence[Chunk]) -> bool:
         """Replace those of the chunks that are damaged; False if none was, or they are not to be replaced."""
 
+    def renewed(self) -> ChunkSupply:
+        """The same for a forked process: nothing in it is shared with the one that it was forked from."""
+
     def close(self) -> None:
         """Let go of everything; it can be used again."""
 
@@ -54,7 +57,7 @@ class PublishedChunks:
     """The chunks of a dataset that is there: every chunk is a unit."""
 
     def __init__(self, dataset: Dataset, on_corrupt: OnCorrupt = "fail") -> None:
-        self._chunks = dataset.manifest.chunks
+        self._dataset, self._chunks = dataset, dataset.manifest.chunks
         self._access = dataset.access("training on")
         self._on_corrupt = on_corrupt
         self.schema = dataset.schema
@@ -79,6 +82,10 @@ class PublishedChunks:
     def mend(self, chunks: Sequence[Chunk]) -> bool:
         """See `ChunkSupply.mend`."""
         return self._on_corrupt == "rebuild" and self._access.mend(chunks)
+
+    def renewed(self) -> PublishedChunks:
+        """See `ChunkSupply.renewed`."""
+        return PublishedChunks(self._dataset, self._on_corrupt)
 
     def close(self) -> None:
         """See `ChunkSupply.close`."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -96,6 +98,7 @@ class DataLoader:
         self._position = Position()
         self._resuming = False
         self._running: Batches | None = None
+        self._owner = os.getpid()
 
     def __len__(self) -> int:
         """Batches of one epoch, the same on every rank."""
@@ -116,6 +119,9 @@ class DataLoader:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         self._stop()
+        if self._owner != os.getpid():  # forked: a lock in it may be held by a thread that is not here
+            supply = self._feeding.supply.renewed()
+            self._owner, self._feeding = os.getpid(), replace(self._feeding, pool=BufferPool(), supply=supply)
         first_step = self._position.step if self._resuming else 0
         if self._resuming and first_step >= len(self):
             self._position, first_step = self._position.next_epoch(), 0
