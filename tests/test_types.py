@@ -20,6 +20,7 @@ def test_select(schema: Schema) -> None:
         schema.select(["MET_pt", "MET_pt"])
 
 
+@pytest.mark.scenario(21)
 def test_batches_are_checked_against_their_schema(schema: Schema) -> None:
     good = to_batch(schema, {"Jet_pt": np.ones(3, "f4"), "MET_pt": np.ones(3)}, 3)
     assert len(good.check()) == 3

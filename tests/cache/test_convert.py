@@ -164,6 +164,7 @@ def test_selection_and_definitions_equal_awkwards(toy: str, workers: int) -> Non
     np.testing.assert_allclose(arrays.ht, ak.sum(columns["Jet_pt"][keep], axis=1), rtol=1e-5)
 
 
+@pytest.mark.scenario(44)
 def test_no_survivor_makes_a_valid_empty_dataset(toy: str) -> None:
     dataset = convert(toy, name="toy", where="nVtx < 0", workers=1)
     assert len(dataset) == 0
@@ -212,6 +213,7 @@ def test_another_spec_is_refused_with_the_differences(toy: str, option: dict[str
         convert(toy, name="toy", workers=1, **option)
 
 
+@pytest.mark.scenario(47)
 @pytest.mark.parametrize(
     "name", ["", ".x", "-x", "a/b", "a b", "x" * 101, "datasets", "Columns", "é", "a\n", "..", "a\0b"]
 )
@@ -221,11 +223,13 @@ def test_names_that_cannot_be(toy: str, name: str) -> None:
     assert not open_cache(load_settings()).names()
 
 
+@pytest.mark.scenario(47)
 def test_names_that_sql_must_quote(toy: str) -> None:
     for name in ("a-b", "a.b", "1st", "select", "x" * 100, "_", "UPPER"):
         assert convert(toy, name=name, workers=1).name == name
 
 
+@pytest.mark.scenario(50)
 @pytest.mark.parametrize(
     ("options", "error"),
     [
@@ -301,6 +305,7 @@ def test_titles_and_units_are_kept(tmp_path: Path) -> None:
     assert [(c.name, c.unit, c.doc) for c in columns] == [("pt", "", ""), ("n", "", "")]
 
 
+@pytest.mark.scenario(47)
 @pytest.mark.parametrize("kind", ["tree", "rntuple"])
 def test_evil_column_names_are_only_names(tmp_path: Path, kind: str) -> None:
     names = ["../x", "'; DROP TABLE datasets; --", "zarr.json", "c/0", "pt", "Pt", "a\nb", ".", "__x", "CON", '"']

@@ -92,6 +92,7 @@ class Told(BuildProgress):
         self.messages.append(message)
 
 
+@pytest.mark.scenario(49)
 @pytest.mark.parametrize("from_entry", [0, 5000])
 def test_an_unreadable_column_is_skipped_with_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, from_entry: int
@@ -116,6 +117,7 @@ def test_an_unreadable_column_is_skipped_with_its_reason(
     }  # fmt: skip
 
 
+@pytest.mark.scenario(49)
 @pytest.mark.parametrize("from_entry", [0, 5000])
 def test_an_unreadable_column_fails_if_asked_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: Cache, from_entry: int
@@ -127,6 +129,7 @@ def test_an_unreadable_column_fails_if_asked_to(
     check_nothing_seen(opened)
 
 
+@pytest.mark.scenario(49)
 @pytest.mark.parametrize("options", [{"columns": ["run"]}, {}])
 @pytest.mark.parametrize("from_entry", [0, 5000])
 @pytest.mark.timeout(60)
@@ -141,6 +144,7 @@ def test_an_unreadable_column_that_the_selection_needs(
     check_nothing_seen(opened)
 
 
+@pytest.mark.scenario(41)
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("compression", ["zlib", "lz4", "lzma"])
 def test_damaged_bytes_stop_the_conversion(tmp_path: Path, opened: Cache, compression: str, workers: int) -> None:
@@ -209,6 +213,7 @@ def _fail_after(server: Any, requests: int, fault: Any) -> None:
     server._receive = receive
 
 
+@pytest.mark.scenario(46)
 @pytest.mark.parametrize(
     ("second", "message"),
     [
@@ -231,6 +236,7 @@ def test_sources_that_differ_are_refused_naming_file_and_column(
     assert len(convert(paths, name="x", workers=1, exclude=["b", "nb"])) == 6
 
 
+@pytest.mark.scenario(46)
 def test_a_further_column_of_a_later_file_is_reported(tmp_path: Path) -> None:
     paths = [write_tree(tmp_path / "a.root", {"a": np.zeros(3)})]
     paths.append(write_tree(tmp_path / "b.root", {"a": np.zeros(2), "z": np.zeros(2)}))
@@ -240,6 +246,7 @@ def test_a_further_column_of_a_later_file_is_reported(tmp_path: Path) -> None:
     assert (skipped.name, skipped.reason, skipped.source) == ("z", "it is not in the first file", paths[1])
 
 
+@pytest.mark.scenario(46)
 def test_fixed_shapes_that_differ_are_refused(tmp_path: Path, opened: Cache) -> None:
     paths = [write_tree(tmp_path / f"{n}.root", {"x": np.zeros((3, n))}) for n in (2, 3)]
     with pytest.raises(SchemaError, match="'x'"):
@@ -247,6 +254,7 @@ def test_fixed_shapes_that_differ_are_refused(tmp_path: Path, opened: Cache) -> 
     check_nothing_seen(opened)
 
 
+@pytest.mark.scenario(44)
 @pytest.mark.parametrize("order", [(0, 5), (5, 0), (0, 5, 0, 5), (0, 0, 5)])
 def test_an_empty_source_among_others(tmp_path: Path, order: tuple[int, ...]) -> None:
     paths = []
@@ -260,6 +268,7 @@ def test_an_empty_source_among_others(tmp_path: Path, order: tuple[int, ...]) ->
     assert dataset.arrays().event.to_list() == want.tolist()
 
 
+@pytest.mark.scenario(44)
 def test_only_empty_sources_are_refused(tmp_path: Path, opened: Cache) -> None:
     for name in "ab":
         write_toy_tree(tmp_path / f"{name}.root", entries=0)
@@ -268,6 +277,7 @@ def test_only_empty_sources_are_refused(tmp_path: Path, opened: Cache) -> None:
     check_nothing_seen(opened)
 
 
+@pytest.mark.scenario(44)
 def test_one_entry(tmp_path: Path) -> None:
     write_toy_tree(tmp_path / "toy.root", entries=1)
     dataset = convert(str(tmp_path / "toy.root"), name="x")

@@ -95,6 +95,7 @@ def test_a_reader_finishes_what_it_opened_before_a_removal(toy: str, opened: Cac
     assert len(reader.read_column("event")[0]) == 100
 
 
+@pytest.mark.scenario(32)
 def test_staging_of_the_dead_is_reclaimed_and_of_the_living_kept(toy: str, opened: Cache) -> None:
     staging = opened.root / "staging"
     for name in ("dead", "living"):
@@ -150,6 +151,7 @@ def test_a_lock_on_a_file_that_was_removed_is_none(tmp_path: Path, monkeypatch: 
     lock.release()
 
 
+@pytest.mark.scenario(20)
 @pytest.mark.parametrize("damage", [b"", b"\0" * 100, b"{}"])
 def test_a_damaged_manifest_is_named_and_can_be_removed(toy: str, opened: Cache, damage: bytes) -> None:
     path = convert(toy, name="x", workers=1).path / "manifest.json"
@@ -196,6 +198,7 @@ def test_the_root_must_be_a_folder(tmp_path: Path, toy: str) -> None:
             convert(toy, name="x", settings=load_settings(cache=tmp_path / name))
 
 
+@pytest.mark.scenario(26)
 def test_the_first_of_two_directories_wins(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -206,6 +209,7 @@ def test_the_first_of_two_directories_wins(tmp_path: Path) -> None:
     assert (tmp_path / "two" / "file").exists()
 
 
+@pytest.mark.scenario(47)
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/abs", ".hidden", "a\0b", "x" * 256])
 def test_unsafe_names_are_never_joined(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="cannot be used as a file name"):

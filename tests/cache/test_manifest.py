@@ -51,6 +51,7 @@ def test_a_plain_json_library_reads_it() -> None:
     assert read["statistics"][0]["sum_squares"] == 5e-324
 
 
+@pytest.mark.scenario(20)
 def test_every_flipped_bit_is_found() -> None:
     data = encode_manifest(make_manifest())
     for bit in range(len(data) * 8):
@@ -60,6 +61,7 @@ def test_every_flipped_bit_is_found() -> None:
             decode_manifest(bytes(changed), "here")
 
 
+@pytest.mark.scenario(20)
 def test_every_truncation_is_found() -> None:
     data = encode_manifest(make_manifest())
     for length in range(len(data)):
@@ -70,6 +72,7 @@ def test_every_truncation_is_found() -> None:
             decode_manifest(data + tail, "here")
 
 
+@pytest.mark.scenario(20)
 @pytest.mark.parametrize(
     "data",
     [b"", b"{}", b"null", b"[]", b"\xff\xfe", b"\x00" * 100, b'{"spec": 3}', b'{"spec": {"version": "1"}}',
@@ -80,6 +83,7 @@ def test_what_is_not_a_manifest(data: bytes) -> None:
         decode_manifest(data, "here")
 
 
+@pytest.mark.scenario(20, 23)
 def test_another_version_is_refused_by_name() -> None:
     manifest = make_manifest()
     other = encode_manifest(replace(manifest, spec=replace(manifest.spec, version=7)))
@@ -87,6 +91,7 @@ def test_another_version_is_refused_by_name() -> None:
         decode_manifest(other, "here")
 
 
+@pytest.mark.scenario(20)
 @pytest.mark.parametrize(
     "changed",
     [
@@ -106,6 +111,7 @@ def test_only_the_canonical_text_is_taken(changed: Callable[[bytes], bytes]) -> 
         decode_manifest(changed(data), "here")
 
 
+@pytest.mark.scenario(20)
 def test_any_other_digest_is_refused() -> None:
     data = encode_manifest(make_manifest())
     digest = decode_manifest(data, "here").digest
@@ -119,6 +125,7 @@ def chunks(*bounds: tuple[int, int], files: tuple[str, ...] = ()) -> tuple[Chunk
     return tuple(replace(first, start=a, stop=b, file=f) for (a, b), f in zip(bounds, names, strict=True))
 
 
+@pytest.mark.scenario(20)
 @pytest.mark.parametrize(
     "changes",
     [
@@ -148,6 +155,7 @@ def test_contradictions_are_refused_though_the_digest_is_right(changes: dict[str
         decode_manifest(encode_manifest(make_manifest(**changes)), "here")
 
 
+@pytest.mark.scenario(20)
 @pytest.mark.parametrize("data", [b"[" * 5_000_000, b'{"spec":' * 1_000_000, b'{"spec":{"version":' + b"[" * 100_000])
 def test_deep_nesting_is_refused_quickly(data: bytes) -> None:
     begin = time.monotonic()
@@ -156,6 +164,7 @@ def test_deep_nesting_is_refused_quickly(data: bytes) -> None:
     assert time.monotonic() - begin < 1
 
 
+@pytest.mark.scenario(20)
 def test_a_huge_manifest_is_refused_unread(tmp_path: Path) -> None:
     with (tmp_path / "manifest.json").open("wb") as file:
         file.truncate(101 << 20)

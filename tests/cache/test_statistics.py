@@ -52,6 +52,7 @@ def test_equals_numpy(dtype: str, count: int) -> None:
         check(describe_numbers(numbers), numbers)
 
 
+@pytest.mark.scenario(48)
 @given(st.lists(st.floats(width=32), max_size=50))
 @settings(max_examples=200, deadline=None)
 def test_any_numbers(numbers: list[float]) -> None:

@@ -70,6 +70,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 }
 
 
+@pytest.mark.scenario(22)
 @pytest.mark.parametrize("way", WAYS)
 def test_repair_gives_back_every_byte(sources: list[Path], opened: Cache, way: str) -> None:
     manifest = build(sources, **WAYS[way])
@@ -84,6 +85,7 @@ def test_repair_gives_back_every_byte(sources: list[Path], opened: Cache, way: s
     assert not list((opened.root / "staging").iterdir())
 
 
+@pytest.mark.scenario(18, 19, 22)
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_verify_changes_nothing(sources: list[Path], opened: Cache, damage: str) -> None:
     manifest = build(sources)
@@ -98,6 +100,7 @@ def test_verify_changes_nothing(sources: list[Path], opened: Cache, damage: str)
         open_dataset("x").arrays()
 
 
+@pytest.mark.scenario(22)
 def test_the_damaged_file_is_kept_aside(sources: list[Path], opened: Cache) -> None:
     manifest = build(sources)
     flip(opened.path("x") / manifest.chunks[1].file)
@@ -107,6 +110,7 @@ def test_the_damaged_file_is_kept_aside(sources: list[Path], opened: Cache) -> N
     assert kept.read_bytes() == damaged
 
 
+@pytest.mark.scenario(22)
 def test_chunks_of_every_version_are_mended(sources: list[Path], opened: Cache) -> None:
     convert(str(sources[0]), name="x", workers=1, chunk_bytes=50_000)
     manifest = append("x", [str(path) for path in sources[1:]], workers=1).manifest
@@ -129,6 +133,7 @@ def test_unfinished_work_of_that_name_stays(sources: list[Path], opened: Cache) 
     assert (staging / "task-0.json").exists()
 
 
+@pytest.mark.scenario(22)
 def test_a_source_that_changed_cannot_mend(sources: list[Path], opened: Cache) -> None:
     manifest = build(sources)
     flip(opened.path("x") / manifest.chunks[0].file)
@@ -150,6 +155,7 @@ def test_statistics_are_checked_and_left(sources: list[Path], opened: Cache) -> 
     assert (fault.file, fault.chunk) == ("statistics.parquet", None)
 
 
+@pytest.mark.scenario(22)
 def test_a_damaged_manifest_is_an_error(sources: list[Path], opened: Cache) -> None:
     build(sources)
     flip(opened.path("x") / "manifest.json")
@@ -159,6 +165,7 @@ def test_a_damaged_manifest_is_an_error(sources: list[Path], opened: Cache) -> N
         verify("y")
 
 
+@pytest.mark.scenario(17)
 @given(st.data())
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 def test_no_changed_byte_goes_unseen(small: tuple[Path, dict[str, bytes]], data: st.DataObject) -> None:

@@ -75,6 +75,7 @@ def other_tables(path: Path) -> None:
         connection.execute("CREATE TABLE datasets (name VARCHAR)")
 
 
+@pytest.mark.scenario(7)
 @pytest.mark.parametrize("damage", [delete, truncate, garble, empty, garbage_wal, other_tables])
 def test_a_damaged_catalog_is_put_aside_and_made_anew(opened: Cache, damage: Callable[[Path], None]) -> None:
     before = everything()
@@ -116,6 +117,7 @@ def test_flipped_bits_never_change_an_answer(opened: Cache) -> None:
     assert rebuilt
 
 
+@pytest.mark.scenario(7)
 def test_rebuild(opened: Cache) -> None:
     before = everything()
     assert rebuild_catalog(opened) == 2
@@ -123,6 +125,7 @@ def test_rebuild(opened: Cache) -> None:
     assert sync_catalog(opened) == 0
 
 
+@pytest.mark.scenario(2)
 def test_removals_and_crashes_are_followed(opened: Cache, built: Path) -> None:
     sync_catalog(opened)
     opened.remove("a")
@@ -159,6 +162,7 @@ def test_an_entry_that_comes_late_is_that_of_the_newest_version(
     assert sql(query).to_pylist() == []
 
 
+@pytest.mark.scenario(6)
 def test_a_catalog_that_another_program_holds_open(opened: Cache, built: Path) -> None:
     code = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
     other = subprocess.Popen(

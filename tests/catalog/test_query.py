@@ -299,6 +299,7 @@ def test_memory_is_capped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert [p for p in tmp_path.iterdir() if p.name != "cache"] == before, "nothing is spilled into the working folder"
 
 
+@pytest.mark.scenario(17)
 def test_damaged_data_are_an_error_and_never_an_answer(toy: Dataset) -> None:
     chunk = toy.manifest.chunks[2]
     with flipped(toy.path / chunk.file, 8 * 200), pytest.raises(ChecksumError, match=chunk.file):

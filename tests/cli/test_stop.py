@@ -27,6 +27,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.scenario(3)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_while_the_source_does_not_answer(cache: Path, command: Words, number: signal.Signals) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -43,6 +44,7 @@ def test_a_stop_while_the_source_does_not_answer(cache: Path, command: Words, nu
     assert not list((cache / "staging").iterdir())
 
 
+@pytest.mark.scenario(3, 30)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_stop_in_the_middle_of_the_work(run: Command, cache: Path, tmp_path: Path, workers: int) -> None:
     write_toy_tree(tmp_path / "t.root", entries=5000, basket_entries=100)

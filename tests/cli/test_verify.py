@@ -30,6 +30,7 @@ def test_a_whole_dataset(run: Command, chunk: Path) -> None:
     assert run("verify", "toys", "--json").json == [{"name": "toys", "faults": []}]
 
 
+@pytest.mark.scenario(22)
 def test_damage_is_listed_and_mended(run: Command, chunk: Path) -> None:
     whole = damage(chunk)
     outcome = run("verify", "toys")
@@ -46,6 +47,7 @@ def test_damage_is_listed_and_mended(run: Command, chunk: Path) -> None:
     assert chunk.read_bytes() == whole
 
 
+@pytest.mark.scenario(22)
 def test_what_cannot_be_mended(run: Command, toys: Path, chunk: Path) -> None:
     damage(chunk.with_name("statistics.parquet"))
     outcome = run("verify", "toys", "--repair")

@@ -173,6 +173,7 @@ def test_workers_end_when_their_parent_does(source: Path) -> None:
     assert not alive
 
 
+@pytest.mark.scenario(3, 30)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_conversion_leaves_nothing_but_finished_work(source: Path, number: signal.Signals) -> None:
     slowly = SCRIPT.replace("100_000", "10_000")

@@ -193,6 +193,7 @@ def test_lists_behind_headers(stored: str, header: int) -> None:
         assert values.tolist() == [v for own in lists[start:stop] for v in own.tolist()]
 
 
+@pytest.mark.scenario(45)
 @pytest.mark.parametrize(
     ("places", "header"),
     [
@@ -209,6 +210,7 @@ def test_places_that_cannot_be(places: list[int], header: int) -> None:
         decode(column_from(bytes(16), places, ">f4", header=header), [])
 
 
+@pytest.mark.scenario(41)
 @pytest.mark.parametrize("compression", ["zlib", "lz4", "lzma"])
 def test_no_flipped_bit_of_checked_bytes_passes(tmp_path: Path, compression: str) -> None:
     write_toy_tree(tmp_path / "toy.root", entries=300, basket_entries=300, compression=compression)
@@ -227,6 +229,7 @@ def test_no_flipped_bit_of_checked_bytes_passes(tmp_path: Path, compression: str
     assert flipped > 100
 
 
+@pytest.mark.scenario(41)
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_damaged_baskets_raise_only_errors_of_ours(tmp_path: Path, compression: str | None) -> None:
     """Whatever bytes come back without an error are as many as the entries ask for."""
@@ -251,6 +254,7 @@ def flip(data: bytes, bit: int) -> bytes:
     return bytes(changed)
 
 
+@pytest.mark.scenario(42)
 def test_absurd_sizes_are_refused_before_memory_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_tree(tmp_path / "x.root", {"x": np.zeros(5000)}, compression=uproot.ZSTD(5))
     column, [stored] = columns_of(path)["x"]

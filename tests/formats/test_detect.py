@@ -176,6 +176,7 @@ def test_damage_in_a_later_member(tmp_path: Path, settings: Settings, packing: s
     assert read_all(tmp_path / "padded.txt", settings)["x"].to_list() == [1, 3]
 
 
+@pytest.mark.scenario(43)
 def test_a_bomb_is_stopped(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("storagering.formats.readers.unpack._FREE_BYTES", 1 << 20)
     (tmp_path / "bomb.gz").write_bytes(gzip.compress(gzip.compress(bytes(8 << 20))))

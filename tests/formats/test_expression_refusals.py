@@ -49,6 +49,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.scenario(50)
 @pytest.mark.parametrize(("text", "advice"), by_advice(REFUSED))
 def test_refusals_teach(text: str, advice: str) -> None:
     with pytest.raises(SpecError) as caught:
@@ -68,6 +69,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.scenario(50)
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_is_refused_quickly(text: str) -> None:
     start = time.perf_counter()

@@ -142,6 +142,7 @@ def test_units_are_taken_from_titles(doc: str, unit: str) -> None:
     assert describe_column("x", np.zeros(1), doc=doc).unit == unit
 
 
+@pytest.mark.scenario(48)
 @pytest.mark.parametrize("dtype", [">f4", ">i8", ">u2", ">f2"])
 def test_big_endian_numbers_keep_their_values(dtype: str) -> None:
     array = np.arange(5).astype(dtype)

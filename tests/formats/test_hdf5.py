@@ -113,6 +113,7 @@ def test_images_beside_numbers(tmp_path: Path, settings: Settings) -> None:
         assert source.boundaries(["energy"]) == [0, 60]
 
 
+@pytest.mark.scenario(48)
 @pytest.mark.parametrize("kind", ["<i2", ">i8", "<u8", ">f4", "f2", "<f8", "c8", ">c16", "?", "i1"])
 @pytest.mark.parametrize("filters", [{}, {"shuffle": True, "compression": "gzip", "chunks": (3,)}])
 def test_numbers_of_every_type(tmp_path: Path, kind: str, filters: dict[str, Any]) -> None:
@@ -175,6 +176,7 @@ def test_enums_dates_and_nested_records(tmp_path: Path, settings: Settings) -> N
         assert read(source, "nested/p").to_list() == [{"x": 1, "y": [0, 0]}, {"x": 2, "y": [0, 0]}]
 
 
+@pytest.mark.scenario(49)
 def test_what_cannot_be_read_is_named_with_its_reason(tmp_path: Path, settings: Settings) -> None:
     path = tmp_path / "odd.h5"
     with h5py.File(tmp_path / "other.h5", "w") as file:
@@ -221,6 +223,7 @@ def test_an_unknown_filter_is_named(tmp_path: Path, settings: Settings) -> None:
         source.read(["x"], 0, 5)
 
 
+@pytest.mark.scenario(18)
 @pytest.mark.parametrize("filters", [{"chunks": (4, 2)}, {"chunks": (4, 2), "compression": "gzip"}, {}])
 def test_rows_never_written_are_no_fill_values(tmp_path: Path, filters: dict[str, Any]) -> None:
     with h5py.File(tmp_path / "half.h5", "w") as file:
@@ -260,6 +263,7 @@ def test_groups_that_only_look_like_lists_are_not(tmp_path: Path) -> None:
     assert set(everything(tmp_path / "j.h5")) == {"a/offsets", "a/values", "b/counts", "b/values"}
 
 
+@pytest.mark.scenario(45)
 def test_damaged_offsets(tmp_path: Path, settings: Settings) -> None:
     with h5py.File(tmp_path / "j.h5", "w") as file:
         file["x/offsets"], file["x/values"] = np.array([0, 3, 1, 4]), np.arange(4.0)

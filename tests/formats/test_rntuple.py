@@ -125,6 +125,7 @@ def outcomes(path: Path, tree: str) -> tuple[set[str], set[str]]:
     return ours, theirs
 
 
+@pytest.mark.scenario(41)
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_no_flipped_bit_of_a_page_goes_unseen(tmp_path: Path, compression: str | None) -> None:
     path = tmp_path / "toy.root"
@@ -167,6 +168,7 @@ def test_a_damaged_page_is_named(tmp_path: Path) -> None:
         assert len(source.read(["MET_pt"], 0, ENTRIES)["MET_pt"]) == ENTRIES
 
 
+@pytest.mark.scenario(41)
 def test_flips_of_header_footer_and_page_lists_are_seen(tmp_path: Path) -> None:
     """Only numbers count: a title may differ where nothing checks it, a value must not."""
     path, want = tmp_path / "toy.root", toy_columns(ENTRIES, nested=True)

@@ -162,6 +162,7 @@ def test_a_file_without_trees(tmp_path: Path, settings: Settings) -> None:
         open_source(str(tmp_path / "h.root"), None, settings)
 
 
+@pytest.mark.scenario(44)
 def test_an_empty_tree(tmp_path: Path, settings: Settings) -> None:
     write_toy_tree(tmp_path / "e.root", entries=0)
     with closing(open_source(str(tmp_path / "e.root"), None, settings)) as source:
@@ -177,6 +178,7 @@ def test_what_is_not_a_root_file(tmp_path: Path, settings: Settings, data: bytes
         open_source(str(tmp_path / "bad.root"), None, settings)
 
 
+@pytest.mark.scenario(41)
 @pytest.mark.parametrize("kind", WRITERS)
 def test_a_truncated_file(folder: Path, tmp_path: Path, settings: Settings, kind: str) -> None:
     data = (folder / f"{kind}.root").read_bytes()

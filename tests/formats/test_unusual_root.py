@@ -49,6 +49,7 @@ def test_the_same_in_a_dataset(name: str) -> None:
             assert dataset.arrays()[column].to_list() == [truth(entry) for entry in range(len(dataset))]
 
 
+@pytest.mark.scenario(49)
 @pytest.mark.parametrize(
     ("name", "column", "reason"),
     [("short_branch", "y", "it has 50 entries, its tree 100"), ("computed_places", "text", "IndexError")],

@@ -172,6 +172,7 @@ def test_variable_length_strings_and_bytes(tmp_path: Path, settings: Settings, v
     assert arrays["s"].to_list() == arrays["b"].to_list() == words
 
 
+@pytest.mark.scenario(18)
 @pytest.mark.parametrize("packed", [False, True])
 def test_an_absent_chunk_is_an_error_never_fill_values(
     tmp_path: Path, settings: Settings, version: int, packed: bool
@@ -236,6 +237,7 @@ def test_damaged_metadata_and_chunks(tmp_path: Path, settings: Settings) -> None
         open_source(str(tmp_path / "x.zarr"), None, settings)
 
 
+@pytest.mark.scenario(49)
 def test_unknown_codecs_and_types_are_named(tmp_path: Path, settings: Settings) -> None:
     group = zarr.open_group(tmp_path / "x.zarr", mode="w")
     for name in ("good", "codec", "huge"):

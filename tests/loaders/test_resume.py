@@ -101,6 +101,7 @@ def test_loop_with_set_epoch_keeps_the_restored_step(dataset: sr.Dataset) -> Non
     assert len(list(again)) == len(again)
 
 
+@pytest.mark.scenario(57)
 def test_state_before_during_and_after(dataset: sr.Dataset) -> None:
     loader = DataLoader(dataset, 100, COLUMNS)
     place = [(loader.state_dict()["epoch"], loader.state_dict()["step"])]

@@ -131,6 +131,7 @@ def test_block_shuffle_mixes_classes(dataset: sr.Dataset) -> None:
     assert all(0 < b["label"].float().mean() < 1 for b in batches[:-1])
 
 
+@pytest.mark.scenario(44)
 def test_selection_of_nothing_gives_empty_epochs(toy_files: list[Any]) -> None:
     empty = sr.convert(str(toy_files[0]), name="nothing", where="MET_pt < 0", workers=1)
     for world in (1, 4):
@@ -175,6 +176,7 @@ def test_groups_of_different_lengths_are_refused(toy_files: list[Any]) -> None:
         next(iter(loader))
 
 
+@pytest.mark.scenario(57)
 def test_threads_end_with_the_iteration(dataset: sr.Dataset) -> None:
     before = threading.active_count()
     loader = DataLoader(dataset, 16, ["MET_pt"])
@@ -190,6 +192,7 @@ def test_threads_end_with_the_iteration(dataset: sr.Dataset) -> None:
     assert threading.active_count() == before
 
 
+@pytest.mark.scenario(57)
 def test_a_broken_iteration_starts_again(dataset: sr.Dataset) -> None:
     loader = DataLoader(dataset, 64, {"id": "event"})
     whole = events(loader)

@@ -67,6 +67,7 @@ def test_it_is_a_plain_safetensors_file_and_the_same_each_time(path: Path) -> No
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.scenario(8)
 def test_every_changed_bit_is_noticed(path: Path) -> None:
     save_checkpoint(path, Checkpoint({"weight": torch.ones(2)}, {"step": 1}))
     good = path.read_bytes()
@@ -78,6 +79,7 @@ def test_every_changed_bit_is_noticed(path: Path) -> None:
             load_checkpoint(path)
 
 
+@pytest.mark.scenario(8)
 def test_every_truncation_and_extension_is_noticed(path: Path) -> None:
     save_checkpoint(path, Checkpoint({"weight": torch.ones(2)}, {"step": 1}))
     good = path.read_bytes()
@@ -101,6 +103,7 @@ def test_not_a_number_cannot_be_stored_as_state(path: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.scenario(8)
 def test_a_failed_save_keeps_the_previous_checkpoint(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_checkpoint(path, make_checkpoint())
     before = path.read_bytes()
@@ -125,6 +128,7 @@ for step in itertools.count():
 """
 
 
+@pytest.mark.scenario(8)
 def test_a_kill_while_saving_leaves_a_complete_checkpoint(path: Path) -> None:
     for saves in range(1, 6):
         command = [sys.executable, "-c", _SAVE_FOR_EVER, str(path)]

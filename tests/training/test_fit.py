@@ -146,6 +146,7 @@ train("jet-deepset", "toyjets", output=Path(sys.argv[1]), options=options)
 """
 
 
+@pytest.mark.scenario(8)
 @pytest.mark.parametrize("kill_after", [5, 14])
 def test_a_killed_training_resumes_exactly(
     uninterrupted: tuple[Report, Path], jets: Dataset, cache_folder: Path, tmp_path: Path, kill_after: int
@@ -205,6 +206,7 @@ def test_another_run_does_not_continue_a_checkpoint(uninterrupted: tuple[Report,
     assert (output / "checkpoint.safetensors").read_bytes() == before
 
 
+@pytest.mark.scenario(8)
 def test_a_damaged_checkpoint_is_not_trained_on(
     jets: Dataset, tmp_path: Path, uninterrupted: tuple[Report, Path]
 ) -> None:
@@ -224,6 +226,7 @@ def test_a_checkpoint_with_missing_tensors_is_refused(jets: Dataset, uninterrupt
         state.restore(replace(checkpoint, tensors=fewer))
 
 
+@pytest.mark.scenario(8)
 def test_files_of_a_killed_save_are_removed(jets: Dataset, tmp_path: Path) -> None:
     leftover = tmp_path / ".checkpoint.safetensors.0123456789ab"
     leftover.write_bytes(b"half a checkpoint")

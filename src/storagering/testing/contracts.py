@@ -174,6 +174,7 @@ class StoreContract:
         """Columns of all kinds that this store keeps."""
         return sample_columns(entries) | (sample_unions(entries) if self.unions else {})
 
+    @pytest.mark.scenario(48)
     @pytest.mark.parametrize("profile", PROFILES)
     @pytest.mark.parametrize("entries", [1, 2, 7, 8, 9, 64, 1003])
     def test_every_kind_comes_back_bit_equal(self, tmp_path: Path, profile: Profile, entries: int) -> None:
@@ -187,6 +188,7 @@ class StoreContract:
         for name, array in columns.items():
             assert ak.array_equal(whole[name], array, equal_nan=True, same_content_types=False), name
 
+    @pytest.mark.scenario(48)
     @pytest.mark.parametrize("profile", PROFILES)
     @given(columns=_tables())
     @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -231,6 +233,7 @@ class StoreContract:
         )
         assert {n: bits(part.arrays[n]) for n in names} == {n: bits(batch.arrays[n]) for n in names}
 
+    @pytest.mark.scenario(18)
     def test_a_missing_file_is_an_error(self, tmp_path: Path) -> None:
         batch = make_batch(self.columns(3))
         chunk = write_chunk(self.store, tmp_path / "chunk", batch)
@@ -238,6 +241,7 @@ class StoreContract:
         with pytest.raises(TruncatedError, match="chunk"):
             self.store.open(tmp_path / "chunk", chunk, batch.schema)
 
+    @pytest.mark.scenario(19)
     def test_a_file_of_another_length_is_an_error(self, tmp_path: Path) -> None:
         batch = make_batch(self.columns(3))
         path = tmp_path / "chunk"
@@ -251,6 +255,7 @@ class StoreContract:
         with pytest.raises(TruncatedError, match="chunk"):
             self.store.open(path, chunk, batch.schema)
 
+    @pytest.mark.scenario(19)
     def test_swapped_files_are_an_error(self, tmp_path: Path) -> None:
         first, second = ({"x": np.arange(100) + shift} for shift in (0, 1))
         batches = [make_batch(columns) for columns in (first, second)]
@@ -262,6 +267,7 @@ class StoreContract:
             with pytest.raises(CorruptDataError, match=name):
                 read_batch(self.store.open(tmp_path / name, chunk, batch.schema), batch.schema, len(batch))
 
+    @pytest.mark.scenario(17)
     @pytest.mark.parametrize("profile", PROFILES)
     def test_every_flipped_bit_is_found(self, tmp_path: Path, profile: Profile) -> None:
         jets = ak.unflatten(sample_numbers("f4", 5), [2, 0, 3])
@@ -270,6 +276,7 @@ class StoreContract:
         for bit in range(chunk.nbytes * 8):
             self._flip_and_read(tmp_path / "chunk", chunk, batch, bit)
 
+    @pytest.mark.scenario(17)
     @pytest.mark.parametrize("profile", PROFILES)
     def test_a_flipped_bit_of_any_byte_is_found(self, tmp_path: Path, profile: Profile) -> None:
         columns = {name: array for name, array in self.columns(40).items() if not name.startswith(("flat_", "jagged_"))}

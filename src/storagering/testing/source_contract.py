@@ -155,6 +155,7 @@ class SourceContract(ABC):
         source.close()
         assert_same(arrays, columns)
 
+    @pytest.mark.scenario(44)
     def test_no_entries(self, tmp_path: Path, settings: Settings) -> None:
         if not self.can_be_empty:
             pytest.skip("files of this format without entries are not told apart")
@@ -164,6 +165,7 @@ class SourceContract(ABC):
             assert (source.format, source.entries, source.boundaries(list(columns))) == (self.format, 0, [0])
             assert list(source.columns) == list(columns)
 
+    @pytest.mark.scenario(47)
     def test_odd_names(self, tmp_path: Path, settings: Settings) -> None:
         columns = {name: ak.Array(np.arange(3) + n) for n, name in enumerate(self.names)}
         self.write(tmp_path / "data", columns)
@@ -193,6 +195,7 @@ class SourceContract(ABC):
                 continue
             assert not self.framed or is_same(found, columns), length
 
+    @pytest.mark.scenario(41)
     def test_damaged_files(self, tmp_path: Path, settings: Settings) -> None:
         """Every outcome is the same data or an error of ours; without checksums it may be other data, in time."""
         columns = self._written(tmp_path / "data", 12)
