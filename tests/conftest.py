@@ -69,6 +69,8 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
         terminalreporter.section("faults and bad input")
         for line in scenarios.lines(scenarios.results(terminalreporter)):
             terminalreporter.write_line(line)
+    for line in scenarios.figures(terminalreporter) if config.getoption("--soak") else ():
+        terminalreporter.write_line(line)
     properties = [dict(report.user_properties) for report in terminalreporter.getreports("passed")]
     results = [found["corpus"] for found in properties if "corpus" in found]
     if not results:

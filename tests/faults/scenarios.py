@@ -84,6 +84,12 @@ def results(terminalreporter: Any) -> dict[int, Counter[str]]:
     return found
 
 
+def figures(terminalreporter: Any) -> Iterator[str]:
+    """What tests have measured."""
+    for report in terminalreporter.stats.get("passed", []):
+        yield from (str(value) for name, value in report.user_properties if name == "figure")
+
+
 def unshown(found: dict[int, Counter[str]]) -> list[int]:
     """The scenarios that no passing test shows, or that a test failed to show."""
     return [number for number, counts in found.items() if counts["failed"] or not counts["passed"]]

@@ -2,6 +2,7 @@
 
 import random
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -93,15 +94,21 @@ def damage_catalog() -> Trial:
 
 @pytest.mark.scenario(17, 19, 20)
 @pytest.mark.parametrize("count", [500, pytest.param(9000, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])])
-def test_no_damage_to_a_dataset_goes_unseen(datasets: None, tmp_path: Path, count: int) -> None:
+def test_no_damage_to_a_dataset_goes_unseen(
+    datasets: None, tmp_path: Path, count: int, record_property: Callable[[str, object], None]
+) -> None:
     found = check_trials(damage_files, count, tmp_path / "log")
     assert set(found) == {"chunk", "manifest", "statistics"}
     assert min(found.values()) > count / 10
     assert not list((open_cache(load_settings()).root / "staging").iterdir())
+    record_property("figure", f"{count:,} damages to files of datasets ({dict(found)}): 0 unseen, 0 hangs, 0 crashes")
 
 
 @pytest.mark.scenario(7)
 @pytest.mark.parametrize("count", [20, pytest.param(1000, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])])
-def test_no_damage_to_the_catalog_changes_an_answer(datasets: None, tmp_path: Path, count: int) -> None:
+def test_no_damage_to_the_catalog_changes_an_answer(
+    datasets: None, tmp_path: Path, count: int, record_property: Callable[[str, object], None]
+) -> None:
     found = check_trials(damage_catalog, count, tmp_path / "log")
     assert found["rebuilt"] > count / 10
+    record_property("figure", f"{count:,} damages to the catalog ({dict(found)}): 0 other answers, 0 hangs, 0 crashes")

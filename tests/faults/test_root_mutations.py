@@ -52,7 +52,8 @@ def damage_source(folder: Path) -> Trial:
 
 @pytest.mark.scenario(41)
 @pytest.mark.parametrize("count", [100, pytest.param(10_000, marks=[pytest.mark.soak, pytest.mark.timeout(7200)])])
-def test_damaged_files(tmp_path: Path, count: int) -> None:
+def test_damaged_files(tmp_path: Path, count: int, record_property: Callable[[str, object], None]) -> None:
     found = check_trials(damage_source, count, tmp_path / "log", tmp_path)
     assert {"refused", "equal", "unverified"} <= set(found) <= {"refused", "equal", "unverified", "skipped"}
     assert found["refused"] > count / 5
+    record_property("figure", f"{count:,} damaged ROOT files ({dict(found)}): 0 wrongly verified, 0 hangs, 0 crashes")

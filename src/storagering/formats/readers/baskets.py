@@ -218,6 +218,8 @@ class BasketRead:
         offsets = np.empty(sum(entries) + 1, np.int64)
         offsets[0] = begin = filled = 0
         for number, count in zip(self._numbers, entries, strict=True):
+            if not count:
+                continue
             data, places = self._bytes_of(number)
             if places is None or len(places) != count + 1:
                 raise UnusualBasketError
@@ -267,7 +269,7 @@ def _open_basket(data: memoryview) -> _Key:
     size, _, unpacked, _, length, _ = _KEY.unpack_from(data)
     _, _, _, entries, last = _HEAD.unpack_from(data, length - _HEAD_FROM_END)
     border = last - length
-    if not 0 < length < size <= len(data) or not 0 <= border <= unpacked or entries < 0:
+    if not 0 < length <= size <= len(data) or not 0 <= border <= unpacked or entries < 0:
         raise ValueError("the key of a basket is wrong")
     packed = data[length:size]
     blocks = None if len(packed) == unpacked else find_blocks(packed, unpacked)
