@@ -148,8 +148,8 @@ def _from_file() -> dict[str, Any]:
     if not path:
         return {}
     try:
-        return tomllib.loads(Path(path).read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{_FILE_VARIABLE}={path}: {error}") from error
 
 
@@ -177,8 +177,8 @@ def _parse(key: str, kind: str, value: Any) -> Any:
     }
     try:
         parsed = parsers[kind](value)
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, OverflowError, RuntimeError) as error:
         raise ConfigError(f"setting {key}={value!r} is not of type {kind}") from error
-    if kind in ("int", "float") and parsed <= 0:
+    if kind in ("int", "float") and not parsed > 0:  # as NaN is not
         raise ConfigError(f"setting {key}={value!r} must be positive")
     return parsed

@@ -294,7 +294,7 @@ def _state_of(inspection: Inspection) -> str:
 
 def _without_known(inspection: Inspection, state: str, spec: ConversionSpec, staging: Path) -> Inspection:
     """Without columns that a run before has found to be unreadable."""
-    with suppress(NotFoundError, msgspec.MsgspecError):
+    with suppress(NotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
         noted = msgspec.json.decode(read_file(staging / _UNREADABLE_NAME, _LIMIT_BYTES), type=_Unreadable)
         if noted.state == state:
             return without_columns(inspection, noted.reasons, spec)
@@ -303,7 +303,7 @@ def _without_known(inspection: Inspection, state: str, spec: ConversionSpec, sta
 
 def _note_unreadable(state: str, reasons: dict[str, str], staging: Path) -> None:
     path = staging / _UNREADABLE_NAME
-    with suppress(NotFoundError, msgspec.MsgspecError):
+    with suppress(NotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
         noted = msgspec.json.decode(read_file(path, _LIMIT_BYTES), type=_Unreadable)
         if noted.state == state:
             reasons = noted.reasons | reasons

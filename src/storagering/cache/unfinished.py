@@ -74,7 +74,7 @@ def read_outline(staging: Path) -> Outline | None:
     """What was to be done; None where nothing tells."""
     try:
         return msgspec.json.decode(read_file(staging / _OUTLINE_NAME, _LIMIT_BYTES), type=Outline)
-    except (CorruptDataError, NotFoundError, msgspec.MsgspecError):
+    except (CorruptDataError, NotFoundError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 

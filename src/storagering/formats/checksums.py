@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 import zlib
@@ -106,7 +105,7 @@ def http_digest(header: str) -> str:
 def _hex_of_base64(text: str, length: int) -> str:
     try:
         digits = base64.b64decode(text, validate=True).hex()
-    except binascii.Error:
+    except ValueError:  # binascii.Error is one
         return ""
     return digits if len(digits) == length else ""
 
