@@ -21,7 +21,7 @@ UMASKS = (0o077, 0o022, 0o002)
 #: Takes lines of [user, groups, [umask, settings, action, arguments...], ...] and answers with what each came to. Every
 #: line is a process of that user; since he may not be able to read the modules of Python, all are imported before.
 STAGE = """
-import contextlib, importlib, json, os, sys, tempfile
+import contextlib, importlib, json, os, sys, tempfile, traceback
 import storagering as sr
 from storagering.cache.layout import open_cache
 from storagering.config import load_settings
@@ -40,6 +40,8 @@ def in_child(work):
     if os.fork() == 0:
         try:
             os.write(write, json.dumps(work()).encode())
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(0)
     os.close(write)
@@ -194,6 +196,25 @@ def test_a_cache_that_a_group_reads(act: Act, base: Path, root: Path) -> None:
     for refusal in (other, appended, removed):
         assert re.match(r"ReadOnlyCacheError: cannot write .*set STORAGERING_CACHE to a folder that is yours", refusal)
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+
+
+@pytest.mark.scenario(33)
+def test_a_dataset_that_is_not_shared_does_not_hide_the_others(act: Act, base: Path, root: Path) -> None:
+    root.mkdir()
+    os.chown(root, OWNER, GROUP)
+    root.chmod(0o2770)
+    settings = {"cache": str(root), "shared": True}
+    act(OWNER, *((0o22, settings, "convert", str(base / "toy1.root"), name) for name in ("x", "y")))
+    (root / "datasets" / "x").chmod(0o700)
+    names, x, y = act(
+        MEMBER,
+        (0o22, settings, "sql", "SELECT name FROM datasets ORDER BY name"),
+        (0o22, settings, "read", "x"),
+        (0o22, settings, "read", "y"),
+    )
+    assert [row["name"] for row in names] == ["y"]
+    assert re.match(rf"CacheError: .*datasets/x belongs to user {OWNER}, who does not share it with you", x)
+    assert y == 100
 
 
 @pytest.mark.scenario(33)

@@ -131,7 +131,7 @@ new_variables: {mask: ak.ones_like(Jet_pt), lead: "Jet_pt[:, 0]"}
 inputs:
   points: {length: 128, vars: [[Jet_eta, null], Jet_phi]}
 labels: {type: simple, value: [is_top, is_qcd]}
-weights: {use_precomputed_weights: false, reweight_method: flat, reweight_vars: {Jet_pt: [500, 600, 700], MET_pt: [0, 9]},
+weights: {use_precomputed_weights: false, reweight_method: flat, reweight_vars: {Jet_pt: [500, 600], MET_pt: [0, 9]},
           reweight_classes: [is_top, is_qcd], class_weights: [1, 1]}
 """
 CONFIG = b'cache = "/x"\nworkers = 4\nretry_seconds = 2.5\nshared = true\nquota = "50%"\n'

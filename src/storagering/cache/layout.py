@@ -64,7 +64,7 @@ class Cache:
     def names(self) -> list[str]:
         """Names of the published datasets, sorted."""
         found = list_directory(self.root / "datasets")
-        return sorted(p.name for p in found if _NAME.fullmatch(p.name) and (p / MANIFEST_NAME).is_file())
+        return sorted(p.name for p in found if _NAME.fullmatch(p.name) and _holds_manifest(p))
 
     def path(self, name: str) -> Path:
         """Folder of a dataset, published or not."""
@@ -248,6 +248,13 @@ class Cache:
                     lock.release()
                 dropped = True
         return dropped
+
+
+def _holds_manifest(folder: Path) -> bool:
+    try:
+        return (folder / MANIFEST_NAME).is_file()
+    except PermissionError:  # somebody else's: opening it tells so
+        return True
 
 
 def _lock_of(folder: Path) -> FileLock:

@@ -194,8 +194,12 @@ def _sync(cache: Cache, connection: duckdb.DuckDBPyConnection) -> int:
     known = dict(connection.execute("SELECT name, stamp FROM datasets").fetchall())
     present = {}
     for name in cache.names():
-        with suppress(FileNotFoundError):  # removed since it was listed
+        try:
             present[name] = _stat(cache, name)
+        except FileNotFoundError:  # removed since it was listed
+            continue
+        except OSError as error:
+            warnings.warn(f"dataset {name!r} is left out of the catalog: {error.strerror}", stacklevel=2)
     changed = [name for name in {**known, **present} if name not in present or known.get(name) != _stamp(present[name])]
     for name in changed:
         _forget(connection, name)
