@@ -4,7 +4,9 @@ Each ends with a value or an error of ours, and soon. An input that broke a prom
 ``corpus/TARGET/``, and tried in each run.
 """
 
+import atexit
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
@@ -41,7 +43,9 @@ Target = Callable[[bytes], object]
 
 @cache
 def _folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="storagering-fuzz-"))
+    folder = Path(tempfile.mkdtemp(prefix="storagering-fuzz-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _written(data: bytes, name: str) -> Path:
