@@ -110,6 +110,8 @@ def test_importing_and_reading_unpickle_nothing_and_ask_no_server(tmp_path: Path
 #: Names on the right of a path's ``/`` that come from no data: what they are made of.
 MADE = {
     "chunks.py": {"file": "the task's key and a number"},
+    "fetch.py": {"f'{secrets.token_hex(4)}-{chunk.file}'": "checked with the manifest"},
+    "leases.py": {"f'{self.id}.lock'": "random digits", "f'{self.id}.json'": "random digits"},
     "layout.py": {"name": "one of two constants"},
     "manifest.py": {"file": "a constant, or earlier_manifest_name"},
     "publish.py": {"file": "a number", "before": "checked with the manifest"},

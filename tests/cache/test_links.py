@@ -13,6 +13,8 @@ import pytest
 from storagering.api import append, convert, verify
 from storagering.cache.dataset import open_dataset
 from storagering.cache.layout import Cache, open_cache
+from storagering.cache.ram import RamTier
+from storagering.cache.space import disk_ledger
 from storagering.catalog.index import catalog_path
 from storagering.catalog.query import sql
 from storagering.config import load_settings
@@ -172,6 +174,7 @@ def test_links_are_removed_and_not_what_they_lead_to(opened: Cache, toy: str, tm
     for name in (".removed-0011223344556677", "x.0123456789abcdef"):
         (opened.root / "staging" / name).symlink_to(tmp_path / "elsewhere")
     (opened.root / "staging" / "x.0123456789abcdef.lock").touch()
+    assert opened.unfinished() == []
     dataset = convert(toy, name="x", workers=1)
     (dataset.path / "sub").symlink_to(tmp_path / "elsewhere")
     opened.remove("x")
@@ -189,3 +192,34 @@ def test_a_file_of_another_folder_is_never_mapped(tmp_path: Path) -> None:
     for path in (tmp_path / "here" / "file", tmp_path / "there" / "link"):
         with pytest.raises(CacheError, match="is a link, and none is followed: remove it"):
             map_file(path, 5)
+
+
+@pytest.mark.parametrize("name", ["leases", "pins", "quarantine"])
+def test_a_folder_that_is_made_later_and_is_a_link(opened: Cache, tmp_path: Path, name: str) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (opened.root / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CacheError, match=rf"cache/{name} is a link"):
+        open_cache(opened.settings)
+
+
+def test_a_ledger_that_is_a_link(opened: Cache, toy: str, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_bytes(b"")
+    (opened.root / "ledger.sqlite").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CacheError, match=r"ledger\.sqlite is a link"), disk_ledger(opened).transaction():
+        pass
+    assert (tmp_path / "elsewhere").read_bytes() == b""
+
+
+def test_a_memory_tier_of_somebody_else(tmp_path: Path) -> None:
+    """Its name can be guessed, and everybody can make folders beside it."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "ram").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CacheError, match="ram is a link"):
+        RamTier(load_settings(ram_tier=str(tmp_path / "ram")))
+    (tmp_path / "ram").unlink()
+    RamTier(load_settings(ram_tier=str(tmp_path / "ram")))
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "ram", tmp_path / "ram" / "chunks")} == {0o700}
+    (tmp_path / "ram").chmod(0o777)
+    with pytest.raises(CacheError, match="every user of this machine may write"):
+        RamTier(load_settings(ram_tier=str(tmp_path / "ram")))
+    assert not list((tmp_path / "elsewhere").iterdir())

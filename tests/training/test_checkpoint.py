@@ -58,6 +58,12 @@ def test_everything_comes_back_bit_for_bit(path: Path) -> None:
     assert all(loaded.tensors[name].dtype == saved.tensors[name].dtype for name in saved.tensors)
 
 
+def test_a_folder_that_is_a_link(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(path.parent)
+    save_checkpoint(tmp_path / "link" / path.name, make_checkpoint())
+    assert load_checkpoint(tmp_path / "link" / path.name).state == make_checkpoint().state
+
+
 def test_it_is_a_plain_safetensors_file_and_the_same_each_time(path: Path) -> None:
     save_checkpoint(path, make_checkpoint())
     first = path.read_bytes()

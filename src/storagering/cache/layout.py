@@ -167,7 +167,10 @@ class Cache:
     def unfinished(self) -> list[UnfinishedBuild]:
         """Builds that were interrupted, or are going on, and have finished some of their work."""
         folders = sorted(path for path in list_directory(self.root / "staging", "[!.]*") if path.is_dir())
-        found = [count_finished(path) for path in folders]
+        found = []
+        for path in folders:
+            with suppress(CacheError):  # a link, or another user's
+                found.append(count_finished(path))
         return [build for build in found if build is not None]
 
     def reclaim(self) -> None:

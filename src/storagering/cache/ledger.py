@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storagering.errors import CacheError, CacheFullError, LockTimeoutError, ReadOnlyCacheError
-from storagering.files import free_bytes, make_directory, reach, rename_file
+from storagering.files import free_bytes, make_directory, reach, rename_file, write_new
 
 #: All files of a dataset, in the column ``file`` of a pin.
 WHOLE = ""
@@ -87,9 +87,13 @@ class Ledger:
             return bool(_value(database, "filled"))
 
     def _open(self) -> sqlite3.Connection:
+        if self._path.is_symlink():
+            raise CacheError(f"{self._path} is a link, and none is followed inside a cache: remove it")
         new = not self._path.exists()
         if new:
             make_directory(self._path.parent)
+            with suppress(CacheError):  # another process was faster; SQLite itself would heed the umask
+                write_new(self._path)
         database = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None)
         try:
             _use_journal(database, self._journal)

@@ -16,6 +16,7 @@ from pathlib import Path
 from storagering.cache.leases import Lease
 from storagering.cache.ledger import Ledger, Resident, forget_chunks, touch_chunks
 from storagering.cache.room import Limits, Room, Tier
+from storagering.cache.root import make_folder
 from storagering.config import Settings, parse_quota
 from storagering.errors import CacheError, CacheFullError
 from storagering.files import make_directory, map_file, remove_file, rename_file, safe_join, write_new
@@ -29,7 +30,9 @@ class RamTier:
 
     def __init__(self, settings: Settings) -> None:
         root = Path(settings.ram_tier).expanduser().absolute()
-        make_directory(root / _CHUNKS)
+        make_directory(root, private=not settings.shared)
+        for folder in (root, root / _CHUNKS):
+            make_folder(folder, shared=settings.shared)
         self._folder, self._root = root / _CHUNKS, root
         self._ledger = Ledger(root / "ledger.sqlite")
         limits = Limits(parse_quota(settings.ram_quota, root), 1.0, settings.low_water, settings.eviction, 0.0)

@@ -19,6 +19,7 @@ from storagering.files import disk_errors, make_directory
 
 #: What every cache has; renames lead from one to the other.
 FOLDERS = ("datasets", "staging", "locks")
+_LATER = ("leases", "pins", "quarantine")
 #: File systems of one machine alone. On all others its locks may mean nothing to the next machine.
 _LOCAL = frozenset({
     "bcachefs", "btrfs", "erofs", "ext2", "ext3", "ext4", "f2fs", "fuse.fuse-overlayfs", "jfs", "overlay", "ramfs",
@@ -54,6 +55,8 @@ def open_root(root: Path, *, shared: bool) -> None:
             "set STORAGERING_CACHE to a disk of this node, or STORAGERING_SHARED=1 if the cache is meant for several: "
             "two of them may then do the same work, of which one keeps the result"
         )
+    for name in _LATER:
+        check_folder(root / name, shared=shared)
     for name in FOLDERS:
         inside = check_folder(root / name, shared=shared)
         if inside is None:

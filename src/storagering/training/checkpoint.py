@@ -65,7 +65,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         ChecksumError: it is damaged or cut short.
         FormatError: it is not a checkpoint of this format.
     """
-    data = read_file(path, _MAX_BYTES)
+    data = read_file(path.parent.resolve() / path.name, _MAX_BYTES)
     header = _read_header(path, data)
     found = _CHECKSUM.search(header)
     if found is None:
