@@ -97,6 +97,7 @@ def test_public_names() -> None:
         "du",
         "evict",
         "export",
+        "fill",
         "gc",
         "inspect",
         "open_dataset",

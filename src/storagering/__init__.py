@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from storagering.api import append, convert, pull, verify
+    from storagering.api import append, convert, fill, pull, verify
     from storagering.cache.dataset import Dataset, open_dataset
     from storagering.catalog.query import sql
     from storagering.errors import StorageringError
@@ -28,6 +28,7 @@ __all__ = [
     "du",
     "evict",
     "export",
+    "fill",
     "gc",
     "inspect",
     "open_dataset",
@@ -46,6 +47,7 @@ _HOMES = {
     "convert": "storagering.api",
     "copy": "storagering.exporting",
     "export": "storagering.exporting",
+    "fill": "storagering.api",
     "inspect": "storagering.formats.inspect",
     "open_dataset": "storagering.cache.dataset",
     "pull": "storagering.api",

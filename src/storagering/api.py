@@ -1,4 +1,4 @@
-"""The Python API: convert, append, pull and verify."""
+"""The Python API: convert, fill, append, pull and verify."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from storagering.cache.append import Addition, append_sources
-from storagering.cache.build import PROCESSES, Job, build_dataset, check_scheduler
+from storagering.cache.build import PROCESSES, build_dataset, check_scheduler
 from storagering.cache.dataset import Dataset
-from storagering.cache.layout import Cache, check_name, open_cache
+from storagering.cache.filling import FillingDataset
+from storagering.cache.layout import Cache, open_cache
 from storagering.cache.manifest import spec_key
 from storagering.cache.peers.client import Peers
 from storagering.cache.peers.pull import adopt_dataset, pull_dataset
 from storagering.cache.progress import BuildProgress
 from storagering.cache.repair import repair_dataset
+from storagering.cache.request import Request, open_filling
 from storagering.cache.verify import Fault, verify_dataset
-from storagering.cache.weaver import with_weaver
 from storagering.config import Settings, load_settings
 from storagering.errors import CacheError, SpecError
 from storagering.formats.locations import with_checksums, with_replicas
@@ -25,7 +26,7 @@ from storagering.formats.readers.friends import with_friends
 from storagering.formats.source import Location
 from storagering.formats.sources import LabelledSources, Sources, resolve_sources
 from storagering.formats.weaver import WeaverConfig
-from storagering.types import ConversionSpec, Manifest, OnBadColumn, OnBadSource, Profile, StoreFormat
+from storagering.types import Manifest, OnBadColumn, OnBadSource, Profile, StoreFormat
 from storagering.urls import redact_url
 
 
@@ -100,38 +101,93 @@ def convert(
         CacheError: the cache cannot be written.
     """
     settings = _settings(settings, workers)
-    if chunk_bytes < 1 << 12:
-        raise SpecError(f"chunk_bytes={chunk_bytes} is too small; use at least 4096, better some MiB")
-    resolved = resolve_sources(_with_labels(sources, labels), settings)
-    places = with_checksums(with_replicas([Location(url) for url, _ in resolved], replicas), checksums)
-    locations, friend_names = with_friends(places, friends, settings)
-    spec = ConversionSpec(
-        sources=tuple((redact_url(url), label) for url, label in resolved),
+    request = Request(
+        sources=_with_labels(sources, labels),
         tree=tree,
-        columns=None if columns is None else tuple(columns),
-        exclude=tuple(exclude),
-        define=tuple((define or {}).items()),
+        columns=columns,
+        exclude=exclude,
         where=where,
-        classes=tuple(dict.fromkeys(label for _, label in resolved if label is not None)),
+        define=define,
+        friends=friends,
+        precision=precision,
+        weaver=weaver,
+        replicas=replicas,
+        checksums=checksums,
         format=format,
         profile=profile,
         chunk_bytes=chunk_bytes,
         on_bad_column=on_bad_column,
         on_bad_source=on_bad_source,
-        friends=friend_names,
-        precision=tuple((precision or {}).items()),
-        fill_absent_chunks=settings.fill_absent_chunks,
     )
-    if weaver is not None:
-        spec = with_weaver(spec, weaver, locations, settings)
-    cache = open_cache(settings)
-    check_name(name)
-    progress = progress or BuildProgress()
-    adopt_dataset(cache, name, spec_key(spec), progress)
-    manifest, built = build_dataset(cache, Job(name, spec, locations, check_scheduler(scheduler)), progress)
+    job = request.job(name, settings, scheduler)
+    cache, progress = open_cache(settings), progress or BuildProgress()
+    adopt_dataset(cache, name, spec_key(job.spec), progress)
+    manifest, built = build_dataset(cache, job, progress)
     if built:
         _enter_into_catalog(cache, manifest, progress)
     return Dataset(cache, manifest)
+
+
+def fill(
+    sources: LabelledSources,
+    *,
+    name: str | None = None,
+    tree: str | None = None,
+    columns: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
+    where: str | None = None,
+    define: Mapping[str, str] | None = None,
+    precision: Mapping[str, int] | None = None,
+    replicas: Sequence[str] = (),
+    on_bad_column: OnBadColumn = "skip",
+    format: StoreFormat = "zarr",  # noqa: A002  (the name in the contract)
+    profile: Profile = "small",
+    chunk_bytes: int = 16 << 20,
+    workers: int | None = None,
+    settings: Settings | None = None,
+    progress: BuildProgress | None = None,
+) -> FillingDataset:
+    """A dataset to train on while it is made: ``DataLoader(fill("root://..."), ...)``.
+
+    Nothing is read before a loader takes it. Its first epoch reads the sources and commits chunks as it goes, in
+    processes of their own; what is committed stays, whatever becomes of the training. Any number of ranks may do the
+    same: the sources are read once. From the second epoch on, and in later trainings, nothing remote is touched. The
+    dataset is the one that `convert` makes.
+
+    With a selection (``where``) it is known only at the end which entries there are: the loader waits for it.
+
+    Args:
+        name: what the dataset will be called; without it, after the sources, and 8 digits of a hash of all that
+            decides what is in it.
+        sources, tree, columns, exclude, where, define, precision, replicas, on_bad_column, format, profile,
+            chunk_bytes, workers: as for `convert`. A pattern on a server is looked up as long as the dataset is not
+            complete, and not again.
+        progress: told how the conversion goes, from another thread.
+
+    Returns:
+        What a loader takes in place of a dataset; ``wait()`` gives the dataset, when it is complete. Close it, or
+        use it in a ``with`` block, to end the conversion early.
+
+    Raises:
+        SpecError: an option that cannot be carried out.
+        NotFoundError, SourceError: a source is not there.
+        CacheError: the cache cannot be written.
+    """
+    request = Request(
+        sources=sources,
+        tree=tree,
+        columns=columns,
+        exclude=exclude,
+        where=where,
+        define=define,
+        precision=precision,
+        replicas=replicas,
+        on_bad_column=on_bad_column,
+        format=format,
+        profile=profile,
+        chunk_bytes=chunk_bytes,
+    )
+    return open_filling(open_cache(_settings(settings, workers)), request, name, progress)
 
 
 def append(

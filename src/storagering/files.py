@@ -337,6 +337,11 @@ class FileLock:
                 raise LockTimeoutError(f"process {self.holder()} held {self.path} for over {timeout_seconds:g} s")
             time.sleep(_LOCK_POLL_SECONDS)
 
+    @property
+    def descriptor(self) -> int | None:
+        """Of the file, while the lock is held: a process that inherits it holds the lock, too."""
+        return self._descriptor
+
     def holder(self) -> str:
         """The pid that the last exclusive holder wrote, '?' if none."""
         try:

@@ -332,5 +332,5 @@ def test_spooled_files_are_dropped_as_soon_as_they_are_not_needed(tmp_path: Path
     assert most == sorted(most, reverse=True)
     assert most[-1] == 1
     assert {p.name for p in opened.path("x").iterdir()} == {
-        "manifest.json", "statistics.parquet", *(c.file for c in manifest.chunks)
+        "manifest.json", "statistics.parquet", "first-epoch.json", *(c.file for c in manifest.chunks)
     }  # fmt: skip

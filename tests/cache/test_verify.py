@@ -125,9 +125,8 @@ def test_chunks_of_every_version_are_mended(sources: list[Path], opened: Cache) 
 def test_unfinished_work_of_that_name_stays(sources: list[Path], opened: Cache) -> None:
     manifest = build(sources)
     with opened.staging("x", "0123456789abcdef") as staging:
-        write_outline(staging, Outline("x", manifest.digest, 1, {"0": (0,)}))
+        write_outline(staging, Outline("x", manifest.digest, 1, {"0": (0,)}, manifest.schema, "zarr", None))
         (staging / "task-0.json").write_text("{}")
-        write_outline(staging, Outline("x", manifest.digest, 1, {"0": (0,)}))
     flip(opened.path("x") / manifest.chunks[0].file)
     assert verify("x", repair=True) == ()
     assert (staging / "task-0.json").exists()

@@ -53,6 +53,18 @@ def read(url: str) -> bytes:
         return bytes(data)
 
 
+def test_what_it_sends_is_counted(server: XRootDServer, tmp_path: Path) -> None:
+    (tmp_path / "large.bin").write_bytes(bytes(1_000_000))
+    url = server.add(tmp_path / "large.bin")
+    before = server.bytes_sent
+    assert len(read(url)) == 1_000_000
+    sent = server.bytes_sent
+    assert 1_000_000 <= sent - before < 1_010_000
+    server.kill()
+    with pytest.raises(InputError, match="does not run"):
+        _ = server.bytes_sent
+
+
 def answers(port: int, wait: float = 0.3) -> bool:
     """Whether the server answers a handshake within ``wait`` seconds."""
     try:

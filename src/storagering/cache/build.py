@@ -13,6 +13,7 @@ import msgspec
 
 from storagering.cache.build_space import BuildSpace
 from storagering.cache.finished import BuiltChunks, FinishedTasks, key_tasks
+from storagering.cache.first_epoch import MIXED_SOURCES, plan_first_epoch, write_first_epoch
 from storagering.cache.fit import fit_inspection, fit_plan
 from storagering.cache.inspection import Inspection, inspect_sources, without_columns, without_source
 from storagering.cache.layout import Cache
@@ -26,7 +27,7 @@ from storagering.cache.run import Run
 from storagering.cache.source_state import check_unchanged
 from storagering.cache.tasks import BuildPlan, plan_build
 from storagering.cache.turns import turn_to_build
-from storagering.cache.unfinished import Outline, count_finished, write_outline
+from storagering.cache.unfinished import FirstEpoch, Outline, count_finished, read_outline, write_outline
 from storagering.errors import (
     CacheError,
     ChecksumError,
@@ -60,6 +61,7 @@ class Job:
         locations: where ``spec.sources`` are, with whatever secrets that needs.
         scheduler: ``processes`` or the address of a dask scheduler.
         into: the dataset that the chunks are to be added to, None for a new one.
+        seed: of the order in which the tasks are done, for those who read them meanwhile; None for that of the dataset.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Job:
     locations: Sequence[Location] = field(repr=False)
     scheduler: str = PROCESSES
     into: Manifest | None = None
+    seed: int | None = None
 
     @property
     def key(self) -> str:
@@ -103,7 +106,7 @@ def build_dataset(cache: Cache, job: Job, progress: BuildProgress) -> tuple[Mani
     with suppress(CacheError):  # a cache that cannot be written may still hold the dataset
         cache.reclaim()
     with suppress(ChecksumError, FormatError):  # it is looked at again when nobody else may be mending it
-        existing = _existing(cache, job)
+        existing = find_dataset(cache, job)
         if existing is not None:
             return existing, False
     with turn_to_build(cache, job.name, progress) as alone:
@@ -119,12 +122,14 @@ def build_dataset(cache: Cache, job: Job, progress: BuildProgress) -> tuple[Mani
             space = stack.enter_context(closing(BuildSpace(cache, job.name, staging)))
             outcome = run_job(cache, job, staging, space, progress, is_kept=alone)
             manifest = assemble_dataset(job.name, outcome, staging / _DATASET_NAME)
+            if (outline := read_outline(staging)) and outline.first_epoch:
+                write_first_epoch(staging / _DATASET_NAME, manifest.digest, outline.first_epoch)
             published = _publish(cache, staging / _DATASET_NAME, manifest)
             if published:
                 space.publish(manifest)
             with suppress(CacheError):  # a later build removes what is left
                 remove_directory(staging)
-        return (manifest, True) if published else (_existing(cache, job) or cache.manifest(job.name), False)
+        return (manifest, True) if published else (find_dataset(cache, job) or cache.manifest(job.name), False)
 
 
 def _clear_target(cache: Cache, name: str, progress: BuildProgress, *, alone: bool) -> None:
@@ -158,7 +163,7 @@ def _publish(cache: Cache, folder: Path, manifest: Manifest) -> bool:
 def _existing_or_aside(cache: Cache, job: Job, progress: BuildProgress) -> Manifest | None:
     """The dataset as it is there; one whose manifest is damaged is put aside, to be built anew."""
     try:
-        return _existing(cache, job)
+        return find_dataset(cache, job)
     except VersionError:
         raise
     except (ChecksumError, FormatError) as error:
@@ -166,7 +171,8 @@ def _existing_or_aside(cache: Cache, job: Job, progress: BuildProgress) -> Manif
         return None
 
 
-def _existing(cache: Cache, job: Job) -> Manifest | None:
+def find_dataset(cache: Cache, job: Job) -> Manifest | None:
+    """The dataset that a job would make, None if it is not there yet; raises as `build_dataset`."""
     name, spec = job.name, job.spec
     if not cache.contains(name):
         return None
@@ -239,11 +245,13 @@ def _run_plan(
     context, tasks = plan.context, plan.tasks
     bad: dict[int, str] = {}
     while True:
-        parent = job.into.digest if job.into else ""
-        outline = Outline(job.name, parent, len(job.spec.sources), {task.key: task.sources for task in tasks})
-        write_outline(Path(context.staging), outline)
+        first_epoch = _write_outline(plan, tasks, job)
         FinishedTasks(Path(context.staging)).keep_only(tasks)
-        run = Run(context, tasks, progress, space)
+        in_order = tasks
+        if first_epoch:
+            in_order = [tasks[n] for n in first_epoch.order]
+            context = replace(context, sources_open=1 if in_order == tasks else MIXED_SOURCES)
+        run = Run(context, in_order, progress, space)
         if run.built and not bad and (left := count_finished(Path(context.staging))):
             progress.tell(f"going on with what was interrupted: {left.extent} were done")
         progress.start(sum(piece.stop - piece.start for task in run.todo for piece in task.pieces))
@@ -261,6 +269,20 @@ def _run_plan(
             raise run.failures[min(run.failures)]
         for number in sorted(bad):
             progress.tell(f"starting over without {context.sources[number].url}: {bad[number]}")
+
+
+def _write_outline(plan: BuildPlan, tasks: Sequence[Task], job: Job) -> FirstEpoch | None:
+    """Tell those who wait what will come, and in which order if that can be known."""
+    spec, staging = job.spec, Path(plan.context.staging)
+    first_epoch = None
+    if spec.where is None and spec.on_bad_source == "fail" and job.into is None:
+        before = read_outline(staging)
+        first_epoch = plan_first_epoch(tasks, job.seed, plan.chunk_entries, before.first_epoch if before else None)
+    parent = job.into.digest if job.into else ""
+    sources = {task.key: task.sources for task in tasks}
+    schema = plan.context.schema
+    write_outline(staging, Outline(job.name, parent, len(spec.sources), sources, schema, spec.format, first_epoch))
+    return first_epoch
 
 
 def _blame(failures: Mapping[int, StorageringError]) -> dict[int, str]:

@@ -18,8 +18,8 @@ from storagering.cache.manifest import software
 from storagering.cache.messages import BuildContext, Task
 from storagering.cache.residency import is_partial
 from storagering.cache.store import digest_of
-from storagering.cache.unfinished import record_path
-from storagering.errors import CorruptDataError, NotFoundError
+from storagering.cache.unfinished import record_path, seal, unseal
+from storagering.errors import ChecksumError, CorruptDataError, NotFoundError, StorageringError
 from storagering.files import (
     list_directory,
     load_mapped,
@@ -29,7 +29,7 @@ from storagering.files import (
     replace_file,
     safe_join,
 )
-from storagering.types import SourceFile, Span, sha256_hex
+from storagering.types import Chunk, SourceFile, Span
 
 BuiltChunks = tuple[BuiltChunk, ...]
 
@@ -81,8 +81,7 @@ class FinishedTasks:
 
     def keep(self, task: Task, built: BuiltChunks) -> None:
         """Note that a task is finished; its chunk files are on the disk already."""
-        body = msgspec.json.encode(_Record(task.pieces, built))
-        replace_file(record_path(self._staging, task.key), sha256_hex(body).encode() + b"\n" + body)
+        replace_file(record_path(self._staging, task.key), seal(msgspec.json.encode(_Record(task.pieces, built))))
 
     def discard(self, task: Task) -> None:
         """Remove what an unfinished task has written."""
@@ -103,10 +102,7 @@ class FinishedTasks:
         return files
 
     def _take(self, task: Task) -> BuiltChunks:
-        digest, _, body = read_file(record_path(self._staging, task.key), _LIMIT_BYTES).partition(b"\n")
-        if sha256_hex(body).encode() != digest:
-            raise ValueError(task.key)
-        record = msgspec.json.decode(body, type=_Record)
+        record = _read_record(self._staging, task.key)
         given_up = is_partial(self._staging)
         for item in record.chunks:
             path = safe_join(self._staging, item.chunk.file)
@@ -116,6 +112,25 @@ class FinishedTasks:
                 raise ValueError(item.chunk.file)
         numbers = {old.source: new.source for old, new in zip(record.pieces, task.pieces, strict=True)}
         return renumber(record.chunks, numbers)
+
+
+def read_finished(staging: Path, key: str) -> tuple[Chunk, ...]:
+    """The chunks of a finished task, each counting its entries from 0; whoever reads them checks their bytes.
+
+    Raises:
+        NotFoundError: the task is not finished, or its dataset is published and gone from here.
+        ChecksumError: its record is damaged.
+    """
+    try:
+        return tuple(item.chunk for item in _read_record(staging, key).chunks)
+    except StorageringError:
+        raise
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise ChecksumError(f"{record_path(staging, key)} is damaged; run the conversion again") from error
+
+
+def _read_record(staging: Path, key: str) -> _Record:
+    return msgspec.json.decode(unseal(read_file(record_path(staging, key), _LIMIT_BYTES)), type=_Record)
 
 
 def renumber(chunks: BuiltChunks, numbers: dict[int, int]) -> BuiltChunks:

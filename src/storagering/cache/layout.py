@@ -5,7 +5,9 @@ ROOT/datasets/NAME/     manifest.json, statistics.parquet, chunk-000000.zarr.zip
 ROOT/staging/NAME.KEY/  the finished tasks of a build; NAME.KEY.lock is held by its builder. It outlives a
                         builder that died, so that the next one goes on from there. In a shared cache it is
                         NAME.KEY@MACHINE: others may not see that the lock is held, and leave it alone
-ROOT/locks/NAME.lock    held by whoever builds NAME, so that others wait instead of building too
+ROOT/locks/NAME.lock    held by whoever builds NAME, so that others wait instead of building too; NAME.fill by the
+                        process that does it for the loaders of this node
+ROOT/fills/KEY.json     which dataset came of a request, so that no server need be asked what a pattern means
 ROOT/leases/ID.lock     held by a process that pins chunks or claims room
 ROOT/pins/NAME.json     a dataset that somebody wants to stay, until it is unpinned
 ROOT/node               the id by which other nodes know this one; locks/.forward.lock is held by who forwards
@@ -114,10 +116,22 @@ class Cache:
         sync_directory(self.path(name).parent)
         return aside
 
+    def is_being_built(self, name: str) -> bool:
+        """Whether some process builds a dataset of that name, or changes it."""
+        lock = self.build_lock(name)
+        if not lock.path.exists() or lock.try_acquire():
+            lock.release()
+            return False
+        return True
+
     def build_lock(self, name: str, number: int = 0) -> FileLock:
         """The lock that builders of that name take turns with; the next number's if its holder stands still."""
         suffix = f"@{number}" if number else ""
         return FileLock(safe_join(self.root, "locks", f"{check_name(name)}{suffix}.lock"))
+
+    def filler_lock(self, name: str) -> FileLock:
+        """The lock held by the one process of the node that makes that dataset for those who read it meanwhile."""
+        return FileLock(safe_join(self.root, "locks", f"{check_name(name)}.fill"))
 
     @contextmanager
     def staging(self, name: str, key: str, *, keep_others: bool = False) -> Iterator[Path]:
@@ -150,7 +164,7 @@ class Cache:
     def work_on(self, name: str) -> dict[str, int]:
         """What lies in the staging folders of that name, with sizes: it changes while somebody builds."""
         found: dict[str, int] = {}
-        for folder in self._folders_of(name):
+        for folder, _ in self.staging_folders(name):
             for path in folder.rglob("*"):
                 with suppress(OSError):  # removed meanwhile
                     found[str(path)] = path.stat().st_size
@@ -158,11 +172,17 @@ class Cache:
 
     def is_changing(self, name: str) -> bool:
         """Whether an append or a repair of that dataset may be going on: they work on what is published."""
-        for folder in self._folders_of(name):
+        for folder, _ in self.staging_folders(name):
             outline = read_outline(folder)
             if folder.name.startswith(f"{name}.{FETCH_KEY}-") or (outline is not None and outline.parent):
                 return True
         return False
+
+    def staging_folders(self, name: str) -> list[tuple[Path, Path]]:
+        """The folders in which builds of that name work or have worked, each with the file that its builder locks."""
+        locks = list_directory(self.root / "staging", f"{check_name(name)}.*.lock")
+        folders = [(path.with_suffix(""), path) for path in locks]
+        return [(folder, lock) for folder, lock in folders if folder.name.rpartition(".")[0] == name]
 
     def unfinished(self) -> list[UnfinishedBuild]:
         """Builds that were interrupted, or are going on, and have finished some of their work."""
@@ -212,11 +232,6 @@ class Cache:
         elif not dropped:
             raise NotFoundError(f"no dataset {name!r} in {self.root}{nearest_names(name, self.names())}")
 
-    def _folders_of(self, name: str) -> list[Path]:
-        """The staging folders of that name, of the living and the dead."""
-        found = (self.root / "staging").glob(f"{check_name(name)}.*")
-        return [path for path in found if path.name.rpartition(".")[0] == name and path.is_dir()]
-
     @property
     def _machine(self) -> str:
         """What tells the staging folders of this machine from those of others, where these share the cache."""
@@ -238,9 +253,8 @@ class Cache:
     def _drop_unfinished(self, name: str, keep: Path | None = None) -> bool:
         """Remove the staging folders of dead builders of that name; whether there were any."""
         dropped = False
-        for path in list_directory(self.root / "staging", f"{check_name(name)}.*.lock"):
-            folder = path.with_suffix("")
-            if folder == keep or folder.name.rpartition(".")[0] != name or self.is_of_another_machine(folder):
+        for folder, path in self.staging_folders(name):
+            if folder == keep or self.is_of_another_machine(folder):
                 continue
             lock = _lock_of(folder)
             if lock.try_acquire():

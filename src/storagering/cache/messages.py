@@ -39,6 +39,7 @@ class BuildContext:
         read_names: columns of the sources to read.
         staging: folder for finished chunks.
         spool: folder for source files that are unpacked or fetched whole.
+        sources_open: how many a worker keeps open between tasks.
         run: no other build has it.
     """
 
@@ -50,6 +51,7 @@ class BuildContext:
     staging: str
     spool: str
     settings: Settings
+    sources_open: int = 1
     run: str = field(default_factory=secrets.token_hex)
 
 
@@ -72,7 +74,9 @@ class Task:
 
 
 @dataclass(frozen=True)
-class _Failure:
+class Failure:
+    """An error on its way between processes."""
+
     error: str
     message: str
     reasons: dict[str, str] = field(default_factory=dict)
@@ -82,7 +86,7 @@ class _Failure:
 @dataclass(frozen=True)
 class _Reply:
     chunks: tuple[BuiltChunk, ...] = ()
-    failure: _Failure | None = None
+    failure: Failure | None = None
 
 
 @contextmanager
@@ -121,17 +125,30 @@ def read_by(context: BuildContext, task: Task) -> str:
     return ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
 
 
+def describe_failure(error: Exception, urls: Sequence[str]) -> Failure:
+    """The error by name, without the secrets of ``urls``."""
+    if isinstance(error, UnreadableColumnsError):
+        return Failure("UnreadableColumnsError", "", error.reasons)
+    if isinstance(error, StorageringError):
+        return Failure(type(error).__name__, str(error), {}, error.source)
+    return Failure("InternalError", redact_text("".join(traceback.format_exception(error))[-4000:], *urls))
+
+
+def restore_failure(failure: Failure) -> StorageringError:
+    """The error that was described."""
+    if failure.reasons:
+        return UnreadableColumnsError(failure.reasons, "")
+    error: StorageringError = getattr(errors, failure.error, InternalError)(failure.message)
+    error.source = failure.source
+    return error
+
+
 def encode_reply(run: Callable[[], tuple[BuiltChunk, ...]], urls: Sequence[str] = ()) -> bytes:
-    """The outcome of a task as one JSON line; errors travel by name, without the secrets of ``urls``."""
+    """The outcome of a task as one JSON line."""
     try:
         reply = _Reply(run())
-    except UnreadableColumnsError as error:
-        reply = _Reply(failure=_Failure("UnreadableColumnsError", "", error.reasons))
-    except StorageringError as error:
-        reply = _Reply(failure=_Failure(type(error).__name__, str(error), {}, error.source))
-    except Exception as error:  # noqa: BLE001  (the parent reports it as a bug of ours)
-        trace = redact_text("".join(traceback.format_exception(error))[-4000:], *urls)
-        reply = _Reply(failure=_Failure("InternalError", trace))
+    except Exception as error:  # noqa: BLE001  (the parent raises it, or reports it as a bug of ours)
+        reply = _Reply(failure=describe_failure(error, urls))
     return msgspec.json.encode(reply) + b"\n"
 
 
@@ -140,15 +157,11 @@ def decode_reply(line: bytes) -> tuple[BuiltChunk, ...]:
     reply = msgspec.json.decode(line, type=_Reply)
     if reply.failure is None:
         return reply.chunks
-    if reply.failure.reasons:
-        raise UnreadableColumnsError(reply.failure.reasons, "")
-    error = getattr(errors, reply.failure.error, InternalError)(reply.failure.message)
-    error.source = reply.failure.source
-    raise error
+    raise restore_failure(reply.failure)
 
 
-def encode_message(message: BuildContext | Task) -> bytes:
-    """A context or task as one JSON line."""
+def encode_message(message: object) -> bytes:
+    """A context, task or order as one JSON line."""
     return msgspec.json.encode(message, enc_hook=str) + b"\n"  # paths are the only foreign type
 
 

@@ -49,13 +49,12 @@ class KeptSource:
 
 
 class OpenSources:
-    """The sources of a build, one of them open at a time."""
+    """The sources of a build; those used last stay open, as many as its context says."""
 
     def __init__(self, context: BuildContext, kept: KeptSource | None = None) -> None:
         self._context = context
         self._kept = kept or KeptSource()
-        self._source: Source | None = None
-        self._number = -1
+        self._open_ones: dict[int, Source] = {}
 
     def of(self, pieces: Iterable[Span]) -> Iterator[tuple[Span, Source]]:
         """Every piece with its open source.
@@ -65,11 +64,17 @@ class OpenSources:
             SourceError, NotFoundError, CorruptDataError: it cannot be opened.
         """
         for span in pieces:
-            if self._source is None or span.source != self._number:
-                self.close()
-                with blamed_on(span.source):
-                    self._source, self._number = self._open(span.source), span.source
-            yield span, self._source
+            yield span, self._get(span.source)
+
+    def _get(self, number: int) -> Source:
+        source = self._open_ones.pop(number, None)
+        if source is None:
+            while len(self._open_ones) >= self._context.sources_open:
+                self._open_ones.pop(next(iter(self._open_ones))).close()
+            with blamed_on(number):
+                source = self._open(number)
+        self._open_ones[number] = source
+        return source
 
     def _open(self, number: int) -> Source:
         context = self._context
@@ -84,7 +89,6 @@ class OpenSources:
         return source
 
     def close(self) -> None:
-        """Close the one that is open."""
-        source, self._source = self._source, None
-        if source is not None:
-            source.close()
+        """Close those that are open."""
+        while self._open_ones:
+            self._open_ones.popitem()[1].close()

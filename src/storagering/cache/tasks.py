@@ -46,12 +46,14 @@ class BuildPlan:
     Attributes:
         skipped: columns that cannot be had (with ``on_bad_column="skip"``).
         known: all arrays that there are to read, if finding out their types took reading them all.
+        chunk_entries: expected of one chunk, before selection.
     """
 
     context: BuildContext
     tasks: list[Task]
     skipped: tuple[SkippedColumn, ...]
     known: Mapping[str, Any] | None
+    chunk_entries: int
 
 
 def plan_build(
@@ -81,7 +83,8 @@ def plan_build(
     )
     pieces = [p for number, bounds in enumerate(inspection.bounds) for p in _cut_file(number, bounds, sizes)]
     known = probe.arrays if pieces == [Span(number, 0, probe.entries)] else None
-    return BuildPlan(context, key_tasks(context, _group(pieces, sizes, spec)), probe.skipped, known)
+    tasks = key_tasks(context, _group(pieces, sizes, spec))
+    return BuildPlan(context, tasks, probe.skipped, known, sizes.entries_in(1))
 
 
 def _likelier(probed: float, told: float) -> float:

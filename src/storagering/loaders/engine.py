@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import time
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from storagering.loaders.windows import Window, WindowMaker
 from storagering.types import Array
 
 _WINDOWS_AHEAD = 1
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.05
 
 BatchArrays = dict[str, Array]
 Batches = Generator[BatchArrays, None, None]
@@ -53,9 +54,10 @@ def iterate_epoch(feeding: Feeding, plan: EpochPlan, cut: BatchCut, first_step: 
         CorruptDataError: a chunk is damaged.
         LoaderError: it is used in a process that was forked from the one that began it.
     """
-    batches = _gathered(feeding, plan, cut, first_step)
+    stopped = threading.Event()
+    batches = _gathered(feeding, plan, cut, first_step, stopped)
     if feeding.prefetch_batches:
-        batches = _prefetched(batches, feeding.prefetch_batches)
+        batches = _prefetched(batches, feeding.prefetch_batches, stopped)
     return _in_one_process(batches)
 
 
@@ -74,8 +76,8 @@ def _in_one_process(batches: Batches) -> Batches:
         batches.close()
 
 
-def _gathered(feeding: Feeding, plan: EpochPlan, cut: BatchCut, first_step: int) -> Batches:
-    with _Windows(feeding, plan) as windows:
+def _gathered(feeding: Feeding, plan: EpochPlan, cut: BatchCut, first_step: int, stopped: threading.Event) -> Batches:
+    with _Windows(feeding, plan, stopped) as windows:
         for step in range(first_step, len(cut)):
             ranges = list(plan.pieces(*cut.entries(step)))
             if not ranges:  # fewer entries left than ranks: an empty batch of the right shapes
@@ -89,11 +91,12 @@ def _gathered(feeding: Feeding, plan: EpochPlan, cut: BatchCut, first_step: int)
 
 
 class _Windows:
-    """Windows in order: the one in use, and the next being decoded."""
+    """Windows in order: the one in use, and the next being decoded as soon as its chunks are there."""
 
-    def __init__(self, feeding: Feeding, plan: EpochPlan) -> None:
-        self._feeding, self._plan = feeding, plan
+    def __init__(self, feeding: Feeding, plan: EpochPlan, stopped: threading.Event) -> None:
+        self._feeding, self._plan, self._stopped = feeding, plan, stopped
         self._coming: dict[int, Future[Window]] = {}
+        self._ask_again = 0.0
 
     def __enter__(self) -> _Windows:
         self._owner = os.getpid()
@@ -112,11 +115,28 @@ class _Windows:
         self.recycle(len(self._plan.windows))
 
     def get(self, number: int) -> Window:
-        """A window, waiting for it; the next is begun."""
+        """A window, waiting for it; the next is begun.
+
+        Raises:
+            LoaderError: the epoch was ended meanwhile.
+        """
+        # Chunks are waited for here, in a thread that the end of the program does not wait for.
+        while number not in self._coming and not self._is_ready(number):
+            if self._stopped.wait(_POLL_SECONDS):
+                raise LoaderError("the iteration was ended while it waited for its data")
         for ahead in range(number, min(number + 1 + _WINDOWS_AHEAD, len(self._plan.windows))):
-            if ahead not in self._coming:
+            if ahead not in self._coming and (ahead == number or self._is_ready(ahead)):
                 self._coming[ahead] = self._assembler.submit(self._assemble, ahead)
         return self._coming[number].result()
+
+    def _is_ready(self, number: int) -> bool:
+        """Whether all chunks of a window are there; asked not more often than is worth while."""
+        now = time.monotonic()
+        if now < self._ask_again:
+            return False
+        ready = all(self._feeding.supply.is_ready(unit) for unit in self._plan.windows[number])
+        self._ask_again = 0.0 if ready else now + _POLL_SECONDS
+        return ready
 
     def recycle(self, before: int) -> None:
         """Windows before this one, which no batch needs any more, lend their memory to later ones."""
@@ -148,9 +168,8 @@ class _End:
         self.error = error
 
 
-def _prefetched(batches: Batches, ahead: int) -> Batches:
+def _prefetched(batches: Batches, ahead: int, stopped: threading.Event) -> Batches:
     ready: queue.Queue[BatchArrays | _End] = queue.Queue(ahead)
-    stopped = threading.Event()
 
     def put(item: BatchArrays | _End) -> bool:
         while not stopped.is_set():

@@ -61,7 +61,15 @@ class EpochPlan:
             window += 1
 
 
-def plan_epoch(chunk_entries: Sequence[int], *, seed: int, epoch: int, shuffle: Shuffle, mix_chunks: int) -> EpochPlan:
+def plan_epoch(
+    chunk_entries: Sequence[int],
+    *,
+    seed: int,
+    epoch: int,
+    shuffle: Shuffle,
+    mix_chunks: int,
+    order: Sequence[int] | None = None,
+) -> EpochPlan:
     """The order of one epoch.
 
     Args:
@@ -71,12 +79,14 @@ def plan_epoch(chunk_entries: Sequence[int], *, seed: int, epoch: int, shuffle: 
         mix_chunks: chunks of a window under ``"block"``.
         shuffle: ``"block"`` permutes chunks and mixes ``mix_chunks`` of them at a time; ``"exact"`` is a
             uniform permutation of all entries; None keeps the stored order.
+        order: the permutation of chunks under ``"block"``, if they come in a given one.
     """
     number = len(chunk_entries)
     if shuffle == "exact":
         windows = [tuple(range(number))]
     elif shuffle == "block":
-        order = _generator(seed, epoch, _CHUNK_ORDER, 0).permutation(number).tolist()
+        if order is None:
+            order = _generator(seed, epoch, _CHUNK_ORDER, 0).permutation(number).tolist()
         windows = [tuple(w) for w in _even_parts(order, mix_chunks)]
     else:
         windows = [(n,) for n in range(number)]
@@ -85,7 +95,7 @@ def plan_epoch(chunk_entries: Sequence[int], *, seed: int, epoch: int, shuffle: 
     return EpochPlan(tuple(windows), tuple(starts), seed, epoch, shuffle is not None)
 
 
-def _even_parts(order: list[int], size: int) -> Iterator[list[int]]:
+def _even_parts(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:
     """``order`` in parts of at most ``size``, none much smaller than the others: a small one mixes badly."""
     parts = max(1, -(-len(order) // size))
     cuts = np.linspace(0, len(order), parts + 1).astype(int).tolist()

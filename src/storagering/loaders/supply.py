@@ -23,8 +23,15 @@ class ChunkSupply(Protocol):
     schema: Schema
     entries: Sequence[int]
 
+    def is_ready(self, unit: int) -> bool:
+        """Whether the chunks of a unit are there; if not, they are coming.
+
+        Raises:
+            StorageringError: they are not.
+        """
+
     def chunks(self, unit: int) -> Sequence[Chunk]:
-        """The chunks of a unit, in order; waits until they are there."""
+        """The chunks of a unit that is ready, in order."""
 
     def open(self, chunk: Chunk) -> ChunkReader:
         """A reader of one of them.
@@ -63,6 +70,10 @@ class PublishedChunks:
         self.schema = dataset.schema
         self.entries: Sequence[int] = [chunk.num_entries for chunk in self._chunks]
 
+    def is_ready(self, unit: int) -> bool:
+        """See `ChunkSupply.is_ready`."""
+        return unit < len(self.entries)
+
     def chunks(self, unit: int) -> Sequence[Chunk]:
         """See `ChunkSupply.chunks`."""
         return (self._chunks[unit],)
@@ -73,7 +84,7 @@ class PublishedChunks:
 
     def hold(self, windows: Sequence[Sequence[int]]) -> None:
         """See `ChunkSupply.hold`: all chunks are pinned if they fit, else one window after the other."""
-        self._access.hold([[self._chunks[unit] for unit in window] for window in windows])
+        self._access.hold([[chunk for unit in window for chunk in self.chunks(unit)] for window in windows])
 
     def held(self, chunks: Sequence[Chunk]) -> AbstractContextManager[None]:
         """See `ChunkSupply.held`."""

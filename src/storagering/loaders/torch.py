@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
 from storagering.cache.access import OnCorrupt
-from storagering.cache.dataset import Dataset, open_dataset
+from storagering.cache.dataset import Dataset
+from storagering.cache.filling import FillingDataset
+from storagering.cache.layout import open_cache
 from storagering.config import load_settings
 from storagering.errors import MissingExtraError, ResumeMismatchError, SpecError
 from storagering.loaders.buffers import BufferPool
 from storagering.loaders.engine import BatchArrays, Batches, Feeding, count_entries, iterate_epoch
 from storagering.loaders.feed import ColumnRequest, Group, make_groups
+from storagering.loaders.filling import Reading, open_data
 from storagering.loaders.gather import Jagged
-from storagering.loaders.plan import BatchCut, Shuffle, order_fingerprint, plan_epoch
-from storagering.loaders.supply import PublishedChunks
+from storagering.loaders.plan import BatchCut, EpochPlan, Shuffle, order_fingerprint, plan_epoch
 from storagering.types import Position
 
 try:
@@ -33,7 +35,8 @@ class DataLoader:
     """Batches of a dataset as dicts of tensors, in an order that depends on the seed and the epoch alone.
 
     Args:
-        dataset: a dataset or its name.
+        dataset: a dataset or its name; or what `storagering.fill` gives, or a path, pattern or URL of sources, which is
+            the same with all its defaults: the first epoch reads them and fills the cache, the others read that.
         batch_size: entries of one batch on this rank.
         columns: names, each of which becomes a key; or {key: [names]}, where a group of flat columns is one
             (batch, features) tensor and a group of jagged columns one of items x features, while
@@ -57,15 +60,19 @@ class DataLoader:
 
     Each complete iteration moves to the next epoch; `set_epoch` chooses one.
 
+    Epoch 0 of a dataset that is filled counts in larger parts than chunks, which are permuted as they are made and
+    mixed as many at a time as 16 chunks are; their order is recorded with the dataset. Other epochs, and ``"exact"``,
+    wait until it is complete.
+
     Raises:
-        NotFoundError: no such dataset.
+        NotFoundError: no such dataset or source.
         SchemaError: a column is unknown (lists the nearest names) or cannot become a tensor.
         SpecError: an argument is out of range, or too much for an exact shuffle in memory.
     """
 
     def __init__(
         self,
-        dataset: Dataset | str,
+        dataset: Dataset | FillingDataset | str,
         batch_size: int = 1024,
         columns: ColumnRequest = None,
         *,
@@ -82,23 +89,35 @@ class DataLoader:
         on_corrupt: OnCorrupt = "fail",
     ) -> None:
         settings = load_settings(threads=threads)
-        self.dataset = open_dataset(dataset) if isinstance(dataset, str) else dataset
         rank, world_size = _find_rank(rank, world_size)
         _check_arguments(
             batch_size, seed, rank, world_size, shuffle, jagged, pad_to, prefetch_batches, split, on_corrupt
         )
-        groups = make_groups(self.dataset.schema, columns)
-        if shuffle == "exact":
-            _check_fits(self.dataset, groups, settings.exact_shuffle_bytes)
-        supply = PublishedChunks(self.dataset, on_corrupt)
-        self._feeding = Feeding(supply, groups, split, jagged, pad_to, settings.threads, prefetch_batches, BufferPool())
-        self._chunk_entries = count_entries(supply, split)
-        self._cut = BatchCut(sum(self._chunk_entries), batch_size, rank, world_size, drop_last)
         self._seed, self._shuffle = seed, shuffle
         self._position = Position()
         self._resuming = False
         self._running: Batches | None = None
         self._owner = os.getpid()
+        self._data = open_data(dataset, open_cache(settings), world_size, on_corrupt)
+        try:
+            schema = self._data.begin(seed if shuffle == "block" else None, whole=shuffle == "exact")
+            groups = make_groups(schema, columns)
+            if shuffle == "exact":
+                _check_fits(self.dataset, groups, settings.exact_shuffle_bytes)
+            supply = self._data.reading(epoch=0).supply
+            self._feeding = Feeding(
+                supply, groups, split, jagged, pad_to, settings.threads, prefetch_batches, BufferPool()
+            )
+            self._entries: dict[bool, Sequence[int]] = {}
+            self._cut = BatchCut(sum(count_entries(supply, split)), batch_size, rank, world_size, drop_last)
+        except BaseException:
+            self._data.close()
+            raise
+
+    @property
+    def dataset(self) -> Dataset:
+        """The dataset; waits until it is complete."""
+        return self._data.dataset()
 
     def __len__(self) -> int:
         """Batches of one epoch, the same on every rank."""
@@ -118,22 +137,34 @@ class DataLoader:
             self._position, self._resuming = Position(epoch), False
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        self._stop()
+        self._end_iteration()
         if self._owner != os.getpid():  # forked: a lock in it may be held by a thread that is not here
-            supply = self._feeding.supply.renewed()
-            self._owner, self._feeding = os.getpid(), replace(self._feeding, pool=BufferPool(), supply=supply)
+            self._owner, self._feeding = os.getpid(), replace(self._feeding, pool=BufferPool())
+            self._data.renew()
         first_step = self._position.step if self._resuming else 0
         if self._resuming and first_step >= len(self):
             self._position, first_step = self._position.next_epoch(), 0
         self._resuming = False
         epoch = self._position.epoch
         self._position = Position(epoch, first_step)
-        plan = plan_epoch(
-            self._chunk_entries, seed=self._seed, epoch=epoch, shuffle=self._shuffle, mix_chunks=MIX_CHUNKS
-        )
-        self._feeding.supply.hold(plan.windows)
-        self._running = iterate_epoch(self._feeding, plan, self._cut, first_step)
+        reading = self._data.reading(epoch)
+        plan = self._plan(reading, epoch)
+        reading.supply.hold(plan.windows)
+        self._running = iterate_epoch(replace(self._feeding, supply=reading.supply), plan, self._cut, first_step)
         return self._count(self._running, epoch, first_step)
+
+    def _plan(self, reading: Reading, epoch: int) -> EpochPlan:
+        filled = reading.order is not None
+        if filled not in self._entries:
+            self._entries[filled] = count_entries(reading.supply, self._feeding.split)
+        return plan_epoch(
+            self._entries[filled],
+            seed=self._seed,
+            epoch=epoch,
+            shuffle=self._shuffle,
+            mix_chunks=max(1, round(MIX_CHUNKS / reading.unit_chunks)),
+            order=reading.order,
+        )
 
     def _count(self, batches: Batches, epoch: int, step: int) -> Iterator[dict[str, Any]]:
         try:
@@ -142,6 +173,7 @@ class DataLoader:
                 self._position = Position(epoch, step)  # before the yield: a state taken now includes this batch
                 yield self._to_tensors(batch)
             if self._running is batches:
+                self._data.dataset()  # it is complete, or all but
                 self._position = Position(epoch + 1)
         finally:
             batches.close()
@@ -162,7 +194,8 @@ class DataLoader:
             position = position.next_epoch()
         if self._resuming:
             position = self._position
-        return {"epoch": position.epoch, "step": position.step, **self._identity()}
+        dataset = self._data.identity(position.epoch)
+        return {"epoch": position.epoch, "step": position.step, "dataset": dataset, **self._identity()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where ``state`` was taken, also with another world size if the global batch is the same.
@@ -170,18 +203,18 @@ class DataLoader:
         Raises:
             ResumeMismatchError: it belongs to another dataset, order or batch size (lists what differs).
         """
-        identity = self._identity()
+        identity = {"dataset": self._data.counterpart(state.get("dataset")), **self._identity()}
         wrong = [f"{k}: {state.get(k)!r} saved, {v!r} here" for k, v in identity.items() if state.get(k) != v]
         if wrong:
             raise ResumeMismatchError(f"the loader state does not fit this loader: {'; '.join(wrong)}")
-        self._stop()
+        self._end_iteration()
+        self._data.restore(state["dataset"])
         self._position = Position(int(state["epoch"]), int(state["step"]))
         self._resuming = True
 
     def _identity(self) -> dict[str, Any]:
-        """Everything that the order of batches depends on."""
+        """Everything else that the order of batches depends on."""
         return {
-            "dataset": self.dataset.manifest.digest,
             "seed": self._seed,
             "shuffle": self._shuffle,
             "mix_chunks": MIX_CHUNKS,
@@ -192,11 +225,14 @@ class DataLoader:
         }
 
     def close(self) -> None:
-        """End the threads of a running iteration and unpin the dataset; the loader can be iterated again."""
-        self._stop()
-        self._feeding.supply.close()
+        """End the threads of a running iteration, unpin the dataset, and end a conversion that is this loader's own.
 
-    def _stop(self) -> None:
+        What is converted stays, and the loader can be iterated again.
+        """
+        self._end_iteration()
+        self._data.close()
+
+    def _end_iteration(self) -> None:
         if self._running is not None:
             running, self._running = self._running, None
             running.close()

@@ -14,7 +14,7 @@ import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from storagering.errors import InputError, MissingExtraError, NotFoundError, UnreachableError
@@ -56,9 +56,9 @@ class XRootDServer:
         log: The server's log file.
     """
 
-    def __init__(self, work: Path, checksums: Sequence[str] = (), redirect_to: str = "") -> None:
+    def __init__(self, work: Path, directives: Iterable[str]) -> None:
         self.work = work
-        self._more_config = "".join(f"{line}\n" for line in _directives(checksums, redirect_to))
+        self._more_config = "".join(f"{line}\n" for line in directives)
         self.data = work / "data"
         self.log = work / "log" / "t" / "log"
         self.port = 0
@@ -75,6 +75,21 @@ class XRootDServer:
     def url(self, name: str) -> str:
         """The ``root://`` address of the file ``name`` of the served folder (it need not exist)."""
         return f"root://{_HOST}:{self.port}//{name.lstrip('/')}"
+
+    @property
+    def bytes_sent(self) -> int:
+        """What the server has sent since it was started; compare two values, as other small writes count too.
+
+        Raises:
+            InputError: The server does not run.
+        """
+        if self._process is None:
+            raise InputError("the XRootD server does not run; call restart() first")
+        while True:
+            logged = self.log.stat().st_size
+            fields = Path(f"/proc/{self._process.pid}/io").read_text(encoding="ascii").split()
+            if logged == self.log.stat().st_size:
+                return int(fields[fields.index("wchar:") + 1]) - logged
 
     def add(self, path: Path, name: str | None = None, *, mode: int = 0o644) -> str:
         """Serve a copy of a file, in place of an earlier one of that name, and return its address.
@@ -212,7 +227,11 @@ class XRootDServer:
 
 @contextlib.contextmanager
 def xrootd_server(
-    root: Path | None = None, *, checksums: Sequence[str] = (), redirect_to: str = ""
+    root: Path | None = None,
+    *,
+    checksums: Sequence[str] = (),
+    redirect_to: str = "",
+    bytes_per_second: int | None = None,
 ) -> Iterator[XRootDServer]:
     """Run a private XRootD server that serves, read-only, copies of the files of a folder.
 
@@ -222,6 +241,7 @@ def xrootd_server(
         checksums: Algorithms (adler32, crc32, crc32c, md5) in which the server answers queries for checksums,
             the usual one first; without them it refuses such queries.
         redirect_to: ``host:port`` of another server, to which this one sends whoever opens a file.
+        bytes_per_second: What it reads for all its clients together at most, as if over a slow link.
 
     Yields:
         The server, ready to answer. It is killed and its directory removed at the end.
@@ -241,7 +261,7 @@ def xrootd_server(
     work = Path(tempfile.mkdtemp(prefix="storagering-xrd-", dir="/tmp" if os.access("/tmp", os.W_OK) else None))  # noqa: S108
     server: XRootDServer | None = None
     try:
-        server = XRootDServer(work, checksums, redirect_to)
+        server = XRootDServer(work, _directives(checksums, redirect_to, bytes_per_second))
         for path in sorted(root.rglob("*")) if root is not None else ():
             if path.is_file():
                 server.add(path, str(path.relative_to(root)) if root is not None else None)
@@ -253,7 +273,10 @@ def xrootd_server(
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _directives(checksums: Sequence[str], redirect_to: str) -> Iterator[str]:
+def _directives(checksums: Sequence[str], redirect_to: str, bytes_per_second: int | None) -> Iterator[str]:
+    if bytes_per_second:
+        yield "xrootd.fslib throttle default"
+        yield f"throttle.throttle data {bytes_per_second}"
     if checksums:
         yield f"xrootd.chksum max 2 {' '.join(checksums)}"
     if redirect_to:
