@@ -27,6 +27,16 @@ from storagering.types import Array, Batch, Chunk, Profile
 
 PROFILES: tuple[Profile, ...] = ("small", "fast")
 _REAL = ("bool", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8")
+#: What is not six numbers of type float32.
+_OTHERS: dict[str, Any] = {
+    "wider": np.arange(6, dtype="f8"),
+    "integers": np.arange(6, dtype="i4"),
+    "fewer": np.arange(5, dtype="f4"),
+    "more": np.arange(7, dtype="f4"),
+    "of a shape": np.arange(12, dtype="f4").reshape(6, 2),
+    "lists": [[1.0], [], [2.0], [3.0], [], [4.0, 5.0]],
+    "text": ["a", "b", "c", "d", "e", "f"],
+}
 _WORDS = ("", "a", "HLT_Mu24", "naïve", "粒子", "\U0001f9c0", "x" * 300, "nul\0inside", "")
 
 
@@ -266,6 +276,16 @@ class StoreContract:
         for name, batch, chunk in zip("ab", batches, chunks, strict=True):
             with pytest.raises(CorruptDataError, match=name):
                 read_batch(self.store.open(tmp_path / name, chunk, batch.schema), batch.schema, len(batch))
+
+    @pytest.mark.scenario(21)
+    @pytest.mark.parametrize("other", _OTHERS, ids=list(_OTHERS))
+    def test_sound_bytes_of_another_schema_are_an_error(self, tmp_path: Path, other: str) -> None:
+        """The file is what its checksums say, and not what the schema says."""
+        sound = make_batch({"x": np.arange(6, dtype="f4")})
+        batch = make_batch({"x": _OTHERS[other]})
+        chunk = write_chunk(self.store, tmp_path / "chunk", batch)
+        with pytest.raises(CorruptDataError, match="x"):
+            read_batch(self.store.open(tmp_path / "chunk", chunk, sound.schema), sound.schema, 6)
 
     @pytest.mark.scenario(17)
     @pytest.mark.parametrize("profile", PROFILES)
