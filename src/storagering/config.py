@@ -75,7 +75,8 @@ class Settings:
         peers: URLs of other nodes' caches, by commas.
         peer_token_file: file with the token that peers want.
         peer_timeout_seconds: time for a peer to answer, and between two parts of an answer.
-        shared: the cache is for a group of users, or on a file system of several machines.
+        shared: the cache is for a group of users, or on a file system of several machines. Any of these may build and
+            read; appending to one dataset is for one machine at a time.
     """
 
     cache: Path

@@ -113,7 +113,7 @@ def test_an_unreadable_column_is_skipped_with_its_reason(
         if name != "Jet_eta":
             assert ak.array_equal(dataset.arrays([name])[name], want), name
     assert {p.name for p in dataset.path.iterdir()} == {
-        "manifest.json", "statistics.parquet", *(c.file for c in dataset.manifest.chunks),
+        "first-epoch.json", "manifest.json", "statistics.parquet", *(c.file for c in dataset.manifest.chunks),
     }  # fmt: skip
 
 

@@ -173,7 +173,9 @@ def _check_other(found: Cache) -> None:
     assert not verify_dataset(found, "other", BuildProgress())
     files = sorted(path.name for path in found.path("other").iterdir())
     manifest = found.manifest("other")
-    assert files == sorted(["manifest.json", "statistics.parquet", *(chunk.file for chunk in manifest.chunks)])
+    assert files == sorted(
+        ["first-epoch.json", "manifest.json", "statistics.parquet", *(chunk.file for chunk in manifest.chunks)]
+    )
 
 
 def _check_finished(found: Cache) -> None:
@@ -183,7 +185,11 @@ def _check_finished(found: Cache) -> None:
     assert sorted(path.name for path in (found.root / "datasets").iterdir()) == ["other", "toy"]
     manifests = [found.manifest("toy", version + 1) for version in range(found.manifest("toy").version)]
     known = {chunk.file for chunk in manifests[-1].chunks} | {manifest.chunk_statistics[0] for manifest in manifests}
-    known |= {"manifest.json", *(f"manifest-{manifest.version:06d}.json" for manifest in manifests[:-1])}
+    known |= {
+        "first-epoch.json",
+        "manifest.json",
+        *(f"manifest-{manifest.version:06d}.json" for manifest in manifests[:-1]),
+    }
     names = {path.name for path in found.path("toy").iterdir()}
     if PARTIAL_NAME in names:
         known = {name for name in known if not name.startswith("chunk")} | {PARTIAL_NAME}

@@ -14,11 +14,12 @@ from storagering.cache.filling import FillingDataset
 from storagering.cache.layout import Cache, check_name
 from storagering.cache.manifest import spec_key
 from storagering.cache.progress import BuildProgress
+from storagering.cache.root import make_folder
 from storagering.cache.unfinished import seal, unseal
 from storagering.cache.weaver import with_weaver
 from storagering.config import Settings
 from storagering.errors import SpecError, StorageringError
-from storagering.files import make_directory, read_file, replace_file, safe_join
+from storagering.files import read_file, replace_file, safe_join
 from storagering.formats.blob import is_local
 from storagering.formats.locations import with_checksums, with_replicas
 from storagering.formats.readers.friends import with_friends
@@ -125,7 +126,7 @@ def open_filling(
         return FillingDataset(cache, known.name, None, progress)
     job = request.job(name, cache.settings)
     if path is not None:
-        make_directory(path.parent)
+        make_folder(path.parent, shared=cache.settings.shared)
         replace_file(path, seal(msgspec.json.encode(_Known(job.name, spec_key(job.spec)))))
     return FillingDataset(cache, job.name, job, progress)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from storagering.cache.first_epoch import FIRST_EPOCH_NAME, read_first_epoch
 from storagering.cache.layout import Cache
+from storagering.cache.manifest import earlier_manifest_name
 from storagering.cache.progress import BuildProgress
 from storagering.cache.residency import is_partial, missing_chunks
 from storagering.cache.store import digest_of
-from storagering.errors import CorruptDataError, NotFoundError, TruncatedError
+from storagering.errors import ChecksumError, CorruptDataError, NotFoundError, TruncatedError
 from storagering.files import load_mapped, map_file, read_file
 from storagering.types import Chunk, Manifest, sha256_hex
 
@@ -54,7 +56,22 @@ def verify_dataset(cache: Cache, name: str, progress: BuildProgress) -> tuple[Fa
         progress.advance(chunk.stop - chunk.start, chunk.nbytes)
     if why := _statistics_fault(folder, manifest):
         faults.append(Fault(manifest.chunk_statistics[0], why))
-    return tuple(faults)
+    return tuple(faults + _faults_beside(cache, manifest, folder))
+
+
+def _faults_beside(cache: Cache, manifest: Manifest, folder: Path) -> list[Fault]:
+    """Damage to what tells of the past: earlier manifests, and the order of the first epoch."""
+    faults = []
+    for version in range(1, manifest.version):
+        try:
+            cache.manifest(manifest.name, version)
+        except (CorruptDataError, NotFoundError):
+            faults.append(Fault(earlier_manifest_name(version), "it is missing, or its bytes changed"))
+    try:
+        read_first_epoch(folder, manifest.digest)
+    except ChecksumError:
+        faults.append(Fault(FIRST_EPOCH_NAME, "its bytes changed"))
+    return faults
 
 
 def chunk_fault(folder: Path, chunk: Chunk) -> str:
