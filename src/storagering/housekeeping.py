@@ -15,7 +15,7 @@ from storagering.cache.room import POLICIES
 from storagering.cache.space import disk_ledger, disk_room, folder_bytes, sync_ledger, unfinished_bytes
 from storagering.cache.sweep import Swept, sweep_cache
 from storagering.config import Settings, load_settings, parse_quota
-from storagering.errors import CacheError, SpecError, StorageringError
+from storagering.errors import CacheError, CorruptDataError, ReadOnlyCacheError, SpecError, StorageringError
 from storagering.files import free_bytes
 
 
@@ -59,15 +59,20 @@ class Usage:
 def du(*, settings: Settings | None = None) -> Usage:
     """What the cache holds, dataset by dataset."""
     cache = open_cache(settings or load_settings())
-    sync_ledger(cache)
+    datasets = tuple(_usage_of(cache, name) for name in cache.names())
+    try:
+        sync_ledger(cache)
+        used = disk_room(cache).used_bytes()
+    except ReadOnlyCacheError:  # somebody else's: what is written there just now is not seen
+        used = sum(one.nbytes[0] for one in datasets) + unfinished_bytes(cache)
     return Usage(
         root=str(cache.root),
-        used=disk_room(cache).used_bytes(),
+        used=used,
         quota=parse_quota(cache.settings.quota, cache.root),
         free=free_bytes(cache.root),
         unfinished=unfinished_bytes(cache),
         quarantine=folder_bytes(cache.root / "quarantine"),
-        datasets=tuple(_usage_of(cache, name) for name in cache.names()),
+        datasets=datasets,
     )
 
 
@@ -164,7 +169,10 @@ def remove(name: str, *, force: bool = False, settings: Settings | None = None) 
 
 
 def _usage_of(cache: Cache, name: str) -> DatasetUsage:
-    manifest = cache.manifest(name)
+    try:
+        manifest = cache.manifest(name)
+    except CorruptDataError as error:
+        return DatasetUsage(name, (0, 0), (0, 0), _pins_of(cache, name), f"it cannot be read: {error}")
     there = resident_files(cache.path(name), manifest)
     here = [chunk.nbytes for chunk in manifest.chunks if chunk.file in there]
     return DatasetUsage(
@@ -177,7 +185,8 @@ def _usage_of(cache: Cache, name: str) -> DatasetUsage:
 
 
 def _pins_of(cache: Cache, name: str) -> tuple[str, ...]:
-    with disk_ledger(cache).transaction() as database:
+    rows: list[tuple[str]] = []
+    with suppress(ReadOnlyCacheError), disk_ledger(cache).transaction() as database:
         rows = database.execute("SELECT DISTINCT lease FROM pins WHERE dataset = ? ORDER BY lease", (name,)).fetchall()
     living = [holder_of(cache.root, lease) for (lease,) in rows if is_alive(cache.root, lease)]
     return tuple(str(holder) for holder in [pin_of(cache, name), *living] if holder is not None)

@@ -57,8 +57,18 @@ def _show(found: dict[str, tuple[Fault, ...]], *, repair: bool) -> None:
         show_table(("dataset", "file", "entries", "what is wrong"), rows, (False,) * 4)
     for name, faults in found.items():
         if not faults:
-            print(f"{name}: every byte is as it was written")
+            print(f"{name}: every byte{_where(name)} is as it was written")
         elif repair or any(fault.chunk is None for fault in faults):
             say(f"{name}: 'storagering remove {name}' and convert it again to mend what --repair cannot")
         else:
             say(f"{name}: 'storagering verify {name} --repair' makes these chunks again from the sources")
+
+
+def _where(name: str) -> str:
+    """Which of its bytes were looked at, if not all."""
+    from storagering.cache.dataset import open_dataset
+    from storagering.cache.residency import missing_chunks
+
+    dataset = open_dataset(name)
+    total, absent = len(dataset.manifest.chunks), len(missing_chunks(dataset.path, dataset.manifest))
+    return f" of the {total - absent:,} chunks here ({absent:,} were evicted)" if absent else ""
