@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,3 +114,20 @@ def test_a_lock_is_freed_by_death(tmp_path: Path) -> None:
         holder.kill()
         lock.acquire(10)
         lock.release()
+
+
+def test_a_folder_that_somebody_still_writes_to_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the worker of a builder that was killed may do, which is in the middle of opening a file."""
+    folder, original = tmp_path / "folder", os.rmdir
+    folder.mkdir()
+
+    def write_then_remove(path: str, **options: Any) -> None:
+        monkeypatch.setattr(os, "rmdir", original)
+        [hidden] = tmp_path.glob(".removed-*")
+        (hidden / "late").touch()
+        original(path, **options)
+
+    monkeypatch.setattr(os, "rmdir", write_then_remove)
+    remove_directory(folder)
+    assert os.rmdir is original
+    assert not list(tmp_path.glob("[.f]*"))

@@ -192,8 +192,13 @@ def remove_directory(path: Path) -> None:
         disk.sync_directory(path.parent)  # no power cut brings it back without its contents
         if hidden.is_symlink():  # itself alone: what it leads to is not ours
             disk.unlink(hidden)
-        else:
+            return
+        try:
             disk.remove_tree(hidden)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+            disk.remove_tree(hidden)  # the worker of a dead builder has put one more file into it
 
 
 def list_directory(path: Path, pattern: str = "*") -> list[Path]:
