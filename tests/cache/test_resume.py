@@ -24,7 +24,7 @@ from storagering.testing.http import http_server
 from storagering.testing.toys import write_toy_tree
 from storagering.types import Manifest
 
-FILES, ENTRIES = 60, 40
+FILES, ENTRIES = 30, 40
 COLUMNS = ["event", "MET_pt", "Jet_pt", "image"]
 #: Converts files and is killed when so many pieces of the work are done.
 KILLED = f"""

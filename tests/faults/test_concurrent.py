@@ -45,7 +45,7 @@ def test_no_row_of_the_catalog_is_lost(tmp_path: Path) -> None:
 
 
 @pytest.mark.scenario(27)
-@pytest.mark.parametrize("times", [20, pytest.param(1000, marks=[pytest.mark.soak, pytest.mark.timeout(1200)])])
+@pytest.mark.parametrize("times", [12, pytest.param(1000, marks=[pytest.mark.soak, pytest.mark.timeout(1200)])])
 def test_a_reader_sees_nothing_or_the_whole(tmp_path: Path, times: int) -> None:
     """It starts at any moment of a build."""
     source = str(tmp_path / "toy.root")

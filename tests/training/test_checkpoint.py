@@ -136,7 +136,7 @@ for step in itertools.count():
 
 @pytest.mark.scenario(8)
 def test_a_kill_while_saving_leaves_a_complete_checkpoint(path: Path) -> None:
-    for saves in range(1, 6):
+    for saves in (1, 3, 6):
         command = [sys.executable, "-c", _SAVE_FOR_EVER, str(path)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
