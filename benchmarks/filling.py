@@ -27,7 +27,7 @@ from typing import Any
 import psutil
 
 from storagering.testing.workloads import Workload, make_workload
-from storagering.testing.xrootd import XRootDServer, xrootd_server
+from storagering.testing.xrootd import XRootDServer, bytes_sent_by, xrootd_server
 
 PACKAGES = ("storagering", "torch", "numpy", "pcodec", "zarr", "xrootd")
 BATCH_SIZE = 1024
@@ -84,13 +84,11 @@ def train(urls: list[str], workers: int, columns: dict[str, Any], sent: Any) -> 
 
 def measure(arguments: Sequence[str]) -> None:
     """One measurement, in a process of its own; says what it found as JSON."""
-    kind, urls, workers, columns, server_pid, log = arguments
-    server = XRootDServer.__new__(XRootDServer)  # a view of the one that runs in another process
-    server.log, server._process = Path(log), psutil.Process(int(server_pid))  # type: ignore[assignment]
+    kind, urls, workers, columns, pid, log = arguments
     found = (
         convert(json.loads(urls), int(workers))
         if kind == "convert"
-        else train(json.loads(urls), int(workers), json.loads(columns), lambda: server.bytes_sent)
+        else train(json.loads(urls), int(workers), json.loads(columns), lambda: bytes_sent_by(int(pid), Path(log)))
     )
     print(json.dumps(found))
 
@@ -98,16 +96,15 @@ def measure(arguments: Sequence[str]) -> None:
 def run(kind: str, case: Case, workload: Workload, server: XRootDServer) -> dict[str, Any]:
     """Start a measurement; what else the machine did meanwhile is noted as cores."""
     urls = [server.url(path.name) for path in workload.files]
-    assert server._process is not None
     with tempfile.TemporaryDirectory(prefix="storagering-filling-") as cache:
         environment = os.environ | {"STORAGERING_CACHE": cache}
         command = [sys.executable, __file__, "--measure", kind, json.dumps(urls), str(case.workers)]
-        command += [json.dumps(workload.columns), str(server._process.pid), str(server.log)]
-        before, start = cpu_seconds(server._process.pid), time.perf_counter()
+        command += [json.dumps(workload.columns), str(server.pid), str(server.log)]
+        before, start = cpu_seconds(server.pid), time.perf_counter()
         result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if result.returncode:
             raise RuntimeError(result.stderr)
-        after, seconds = cpu_seconds(server._process.pid), time.perf_counter() - start
+        after, seconds = cpu_seconds(server.pid), time.perf_counter() - start
     found: dict[str, Any] = json.loads(result.stdout)
     ours, everything = after[0] - before[0], after[1] - before[1]
     return found | {"cpu_seconds": ours, "other_load": round(max(0.0, everything - ours) / seconds, 2)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from storagering.cache.root import make_folder
 from storagering.cache.unfinished import seal, unseal
 from storagering.cache.weaver import with_weaver
 from storagering.config import Settings
-from storagering.errors import SpecError, StorageringError
+from storagering.errors import CacheError, SpecError, StorageringError
 from storagering.files import read_file, replace_file, safe_join
 from storagering.formats.blob import is_local
 from storagering.formats.locations import with_checksums, with_replicas
@@ -93,7 +94,7 @@ class Request:
         groups = self.sources.values() if isinstance(self.sources, Mapping) else [self.sources]
         return [text for some in groups for text in _texts(some)]
 
-    def key(self, settings: Settings) -> str:
+    def key(self, name: str | None, settings: Settings) -> str:
         """Hash of the request as it was put, without secrets; '' if it must be looked up what it means.
 
         What lies on this machine is looked up always, as that costs nothing.
@@ -108,7 +109,7 @@ class Request:
             list((self.precision or {}).items()),
         ]
         plain = replace(self, sources=(), define=None, precision=None, replicas=(), checksums=())
-        return sha256_hex(msgspec.json.encode((settings.fill_absent_chunks, ordered, plain)))
+        return sha256_hex(msgspec.json.encode((name, settings.fill_absent_chunks, ordered, plain)))
 
 
 def open_filling(
@@ -121,13 +122,14 @@ def open_filling(
     Raises:
         SpecError, NotFoundError, SourceError: as `Request.job`.
     """
-    path = safe_join(cache.root, "fills", f"{key}.json") if (key := request.key(cache.settings)) else None
-    if path is not None and (known := _find_known(cache, path, name)) is not None:
+    path = safe_join(cache.root, "fills", f"{key}.json") if (key := request.key(name, cache.settings)) else None
+    if path is not None and (known := _find_known(cache, path)) is not None:
         return FillingDataset(cache, known.name, None, progress)
     job = request.job(name, cache.settings)
     if path is not None:
-        make_folder(path.parent, shared=cache.settings.shared)
-        replace_file(path, seal(msgspec.json.encode(_Known(job.name, spec_key(job.spec)))))
+        with suppress(CacheError):  # it only saves asking
+            make_folder(path.parent, shared=cache.settings.shared)
+            replace_file(path, seal(msgspec.json.encode(_Known(job.name, spec_key(job.spec)))))
     return FillingDataset(cache, job.name, job, progress)
 
 
@@ -139,13 +141,13 @@ class _Known:
     spec_key: str
 
 
-def _find_known(cache: Cache, path: Path, name: str | None) -> Manifest | None:
+def _find_known(cache: Cache, path: Path) -> Manifest | None:
     try:
         known = msgspec.json.decode(unseal(read_file(path, _LIMIT_BYTES)), type=_Known)
         manifest = cache.manifest(known.name)
     except (StorageringError, msgspec.MsgspecError, ValueError):
         return None  # then it is found out anew
-    return manifest if manifest.spec_key == known.spec_key and name in (None, known.name) else None
+    return manifest if manifest.spec_key == known.spec_key else None
 
 
 def _texts(sources: Sources) -> list[str]:

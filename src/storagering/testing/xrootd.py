@@ -77,19 +77,20 @@ class XRootDServer:
         return f"root://{_HOST}:{self.port}//{name.lstrip('/')}"
 
     @property
-    def bytes_sent(self) -> int:
-        """What the server has sent since it was started; compare two values, as other small writes count too.
+    def pid(self) -> int:
+        """The server's process.
 
         Raises:
             InputError: The server does not run.
         """
         if self._process is None:
             raise InputError("the XRootD server does not run; call restart() first")
-        while True:
-            logged = self.log.stat().st_size
-            fields = Path(f"/proc/{self._process.pid}/io").read_text(encoding="ascii").split()
-            if logged == self.log.stat().st_size:
-                return int(fields[fields.index("wchar:") + 1]) - logged
+        return self._process.pid
+
+    @property
+    def bytes_sent(self) -> int:
+        """See `bytes_sent_by`."""
+        return bytes_sent_by(self.pid, self.log)
 
     def add(self, path: Path, name: str | None = None, *, mode: int = 0o644) -> str:
         """Serve a copy of a file, in place of an earlier one of that name, and return its address.
@@ -223,6 +224,15 @@ class XRootDServer:
             raise InputError("the XRootD server does not run; call restart() first")
         self._process.send_signal(number)
         return self._process
+
+
+def bytes_sent_by(pid: int, log: Path) -> int:
+    """What a server's process has sent since it was started; compare two values, as other small writes count too."""
+    while True:
+        logged = log.stat().st_size
+        fields = Path(f"/proc/{pid}/io").read_text(encoding="ascii").split()
+        if logged == log.stat().st_size:
+            return int(fields[fields.index("wchar:") + 1]) - logged
 
 
 @contextlib.contextmanager
