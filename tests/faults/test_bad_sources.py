@@ -120,6 +120,7 @@ def test_names_stay_names(tmp_path: Path, opened: Cache, store: Any) -> None:
     assert all(path.is_relative_to(opened.root) for path in made)
     assert {path.name for path in dataset.path.iterdir()} == {
         *(chunk.file for chunk in dataset.manifest.chunks),
+        "first-epoch.json",
         "manifest.json",
         "statistics.parquet",
     }

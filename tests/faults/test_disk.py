@@ -116,7 +116,7 @@ def test_what_an_error_left_open_is_read_back(tmp_path: Path) -> None:
         assert cache.manifest("toy").version == number + 1
         assert verify("toy", settings=cache.settings) == ()
         assert not list((root / "staging").iterdir())
-    known = 2 + 2 + len(cache.manifest("toy").chunks)
+    known = 3 + 2 + len(cache.manifest("toy").chunks)
     assert len(list(cache.path("toy").iterdir())) == known, "files that no manifest knows of"
 
 
