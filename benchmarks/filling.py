@@ -46,7 +46,7 @@ class Case:
 CASES = tuple(
     Case(name, workers, link)
     for name in ("flat", "jagged")
-    for workers, link in ((1, None), (2, None), (2, 25_000_000))
+    for workers, link in ((1, None), (2, None), (2, 10_000_000))
 )
 
 

@@ -21,8 +21,8 @@ from storagering.types import sha256_hex
 
 FIRST_EPOCH_NAME = "first-epoch.json"
 #: Sources among whose tasks the order is drawn, and that a worker therefore keeps open: opening a remote one can
-#: take as long as a task.
-MIXED_SOURCES = 8
+#: take as long as a task, and one that is fetched whole is on the disk until its last task is done.
+MIXED_SOURCES = 4
 _LIMIT_BYTES = 1 << 30
 
 
