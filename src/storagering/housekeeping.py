@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from storagering.cache.layout import Cache, open_cache
 from storagering.cache.leases import holder_of, is_alive
-from storagering.cache.ledger import Resident
+from storagering.cache.ledger import Resident, forget_filled, note_filled
 from storagering.cache.pins import pin_dataset, pin_of, unpin_dataset
 from storagering.cache.residency import resident_files, why_it_must_stay
 from storagering.cache.room import POLICIES
@@ -160,12 +160,17 @@ def remove(name: str, *, force: bool = False, settings: Settings | None = None) 
     pins = _pins_of(cache, name)
     if pins and not force:
         raise CacheError(f"dataset {name!r} is needed: {pins[0]}; --force removes it all the same")
+    was_filled = False
+    with suppress(CacheError), disk_ledger(cache).transaction() as database:
+        was_filled = forget_filled(database)
     cache.remove(name)
     with suppress(StorageringError):
         if pin_of(cache, name) is not None:
             unpin_dataset(cache, name)
         with disk_ledger(cache).transaction() as database:
             database.execute("DELETE FROM chunks WHERE dataset = ?", (name,))
+            if was_filled:
+                note_filled(database)
 
 
 def _usage_of(cache: Cache, name: str) -> DatasetUsage:

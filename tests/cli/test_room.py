@@ -107,10 +107,11 @@ def test_sweeping_up(run: Command, cache: Path) -> None:
     (dead / "spool").write_bytes(b"56")
     (root / "staging" / "toys.0123.lock").touch()
     (root / "datasets" / ".removed-1").mkdir()
+    (root / "quarantine" / "toys-folder").mkdir()
     would = run("gc", "--dry-run")
     assert "would free 10 B" in would.err
     assert dead.exists()
-    assert len(run("gc", "--json").json) == 5
+    assert len(run("gc", "--json").json) == 6
     assert not dead.exists()
     assert not list(root.rglob("*.removed*"))
     assert run("gc", "--json").json == []

@@ -13,7 +13,7 @@ from typing import Literal
 from storagering.cache.fetch import ChunkFetcher
 from storagering.cache.layout import Cache
 from storagering.cache.leases import Lease
-from storagering.cache.ledger import WHOLE, drop_lease, pin_files, touch_chunks, unpin_files
+from storagering.cache.ledger import drop_lease, pin_files, touch_chunks, unpin_files
 from storagering.cache.ram import RamTier
 from storagering.cache.residency import is_partial, resident_files
 from storagering.cache.space import disk_ledger, disk_room
@@ -23,17 +23,23 @@ from storagering.errors import (
     CacheError,
     CacheFullError,
     CorruptDataError,
-    InternalError,
     StorageringError,
     TruncatedError,
 )
 from storagering.files import safe_join
 from storagering.types import Chunk, Manifest
 
-#: Tries to open a chunk that is evicted again and again.
-_ATTEMPTS = 10
+#: What a forked child must neither use nor close.
+_OF_PARENTS: list[tuple[ExitStack, ChunkFetcher | None]] = []
 
 OnCorrupt = Literal["fail", "rebuild"]
+
+
+def _is_cut(path: Path, chunk: Chunk) -> bool:
+    try:
+        return path.stat().st_size != chunk.nbytes
+    except FileNotFoundError:
+        return False
 
 
 class ChunkAccess:
@@ -45,7 +51,7 @@ class ChunkAccess:
 
     def __init__(self, cache: Cache, manifest: Manifest, purpose: str = "reading") -> None:
         self._cache, self._manifest, self._purpose = cache, manifest, purpose
-        self._folder = cache.path(manifest.name)
+        self._folder, self._owner = cache.path(manifest.name), os.getpid()
         self._store = chunk_store(manifest.spec.format)
         self._numbers = {chunk.file: number for number, chunk in enumerate(manifest.chunks)}
         self._stack = ExitStack()
@@ -65,18 +71,23 @@ class ChunkAccess:
         if (found := self._open_copy(chunk)) is not None:
             return found
         path = safe_join(self._folder, chunk.file)
-        for attempt in range(_ATTEMPTS):
-            if is_partial(self._folder) and not path.exists():
-                self._fetch([chunk])
-            try:
-                reader = self._store.open(path, chunk, self._manifest.schema)
-            except TruncatedError:  # evicted just now, unless it is there or may not be absent
-                if attempt == _ATTEMPTS - 1 or path.exists() or not is_partial(self._folder):
-                    raise
-            else:
-                self._keep_copy(chunk, path)
-                return reader
-        raise InternalError(path)
+        try:
+            reader = self._store.open(path, chunk, self._manifest.schema)
+        except TruncatedError:  # evicted, unless it may not be absent, or is cut
+            if not is_partial(self._folder) or _is_cut(path, chunk):
+                raise
+            reader = self._open_absent(chunk, path)
+        self._keep_copy(chunk, path)
+        return reader
+
+    def _open_absent(self, chunk: Chunk, path: Path) -> ChunkReader:
+        """Fetch a chunk and open it, before it is evicted again."""
+        self._pin([chunk.file])
+        try:
+            self._fetch([chunk])
+            return self._store.open(path, chunk, self._manifest.schema)
+        finally:
+            self._unpin([chunk.file])
 
     def _keep_copy(self, chunk: Chunk, path: Path) -> None:
         if self._ram is not None:
@@ -103,12 +114,12 @@ class ChunkAccess:
         try:
             room = disk_room(self._cache)
             lease = self._hold_lease()
-            self._rolling = not room.can_hold(lease.id, self._manifest.name, nbytes)
+            self._rolling = not room.pin_whole(lease.id, self._manifest.name, nbytes)
             if self._rolling:
                 largest = max((sum(chunk.nbytes for chunk in window) for window in windows), default=0)
                 room.check_possible(lease.id, self._manifest.name, largest)
             else:
-                self._pin([WHOLE])
+                self._touch(self._numbers)
         except CacheFullError:
             raise
         except CacheError:  # what cannot be written cannot be evicted from here either
@@ -128,8 +139,7 @@ class ChunkAccess:
             yield
         finally:
             if self._rolling:
-                with disk_ledger(self._cache).transaction() as database:
-                    unpin_files(database, self._hold_lease().id, self._manifest.name, files)
+                self._unpin(files)
 
     def mend(self, chunks: Sequence[Chunk]) -> bool:
         """Fetch those of the chunks again that are damaged; whether there were any.
@@ -152,10 +162,17 @@ class ChunkAccess:
 
     def _pin(self, files: Collection[str]) -> None:
         name = self._manifest.name
-        used = self._numbers if WHOLE in files else files
         with disk_ledger(self._cache).transaction() as database:
             pin_files(database, self._hold_lease().id, name, files)
-            touch_chunks(database, name, used)
+            touch_chunks(database, name, files)
+
+    def _unpin(self, files: Collection[str]) -> None:
+        with disk_ledger(self._cache).transaction() as database:
+            unpin_files(database, self._hold_lease().id, self._manifest.name, files)
+
+    def _touch(self, files: Collection[str]) -> None:
+        with disk_ledger(self._cache).transaction() as database:
+            touch_chunks(database, self._manifest.name, files)
 
     def _fetch(self, chunks: Sequence[Chunk]) -> None:
         there = resident_files(self._folder, self._manifest)
@@ -177,11 +194,15 @@ class ChunkAccess:
             return self._lease
 
     def close(self) -> None:
-        """Let go of pins, sources and connections; what is open stays readable."""
+        """Let go of pins, sources and connections; what is open stays readable. In a forked child, nothing is done."""
+        if self._owner != os.getpid():
+            _OF_PARENTS.append((self._stack.pop_all(), self._fetcher))
+            self._fetcher = self._lease = None
+            return
         self._stack.close()
         self._fetcher = None
         lease, self._lease = self._lease, None
-        if lease is not None and lease.holder.pid == os.getpid():  # a forked child has nothing to let go of
+        if lease is not None:
             with suppress(StorageringError), disk_ledger(self._cache).transaction() as database:
                 drop_lease(database, lease.id)
             lease.release()

@@ -77,6 +77,7 @@ def append_sources(cache: Cache, addition: Addition, progress: BuildProgress) ->
         job = Job(name, part, [location for _, location in new], addition.scheduler, old)
         with cache.staging(name, job.key) as staging, closing(BuildSpace(cache, name, staging)) as space:
             outcome = run_job(cache, job, staging, space, progress)
+            space.announce()
             try:
                 manifest = extend_dataset(old, spec, outcome, cache.path(name))
             except StorageringError:

@@ -124,6 +124,7 @@ def build_dataset(cache: Cache, job: Job, progress: BuildProgress) -> tuple[Mani
             manifest = assemble_dataset(job.name, outcome, staging / _DATASET_NAME)
             if (outline := read_outline(staging)) and outline.first_epoch:
                 write_first_epoch(staging / _DATASET_NAME, manifest.digest, outline.first_epoch)
+            space.announce()
             published = _publish(cache, staging / _DATASET_NAME, manifest)
             if published:
                 space.publish(manifest)

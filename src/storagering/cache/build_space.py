@@ -9,7 +9,7 @@ from pathlib import Path
 from storagering.cache.finished import BuiltChunks
 from storagering.cache.layout import Cache
 from storagering.cache.leases import Lease
-from storagering.cache.ledger import add_chunks, drop_lease
+from storagering.cache.ledger import add_chunks, drop_lease, forget_filled, note_filled
 from storagering.cache.messages import BuildContext
 from storagering.cache.residency import mark_partial, resident_files
 from storagering.cache.room import Room
@@ -26,7 +26,7 @@ class BuildSpace:
         self._cache, self._name, self._staging = cache, name, staging
         self._room: Room | None = None
         self._lease: Lease | None = None
-        self._can_drop = False
+        self._can_drop = self._was_filled = False
         self._kept: dict[str, str] = {}
         self._lock = threading.Lock()
         if cache.settings.quota:
@@ -61,6 +61,11 @@ class BuildSpace:
                 self._room.claim(self._lease.id, f"{key} {number}", item.chunk.nbytes, self._give_up_one)
                 self._kept[f"{key} {number}"] = item.chunk.file
 
+    def announce(self) -> None:
+        """The chunks are about to be published: whoever finds nothing more than this looks at the disk."""
+        with suppress(CacheError), disk_ledger(self._cache).transaction() as database:
+            self._was_filled = forget_filled(database)
+
     def publish(self, manifest: Manifest) -> None:
         """The chunks lie in the dataset's folder now."""
         files = resident_files(self._cache.path(manifest.name), manifest)
@@ -68,6 +73,8 @@ class BuildSpace:
             if self._lease is not None:
                 drop_lease(database, self._lease.id)
             add_chunks(database, residents_of(manifest, files))
+            if self._was_filled:
+                note_filled(database)
 
     def _give_up_one(self) -> bool:
         """Give up the chunk that was written first; False if there is none to give up."""

@@ -5,6 +5,7 @@ Every chunk is compared with the manifest's digest before it gets its name in th
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 from collections.abc import Callable, Collection, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from storagering.cache.layout import FETCH_KEY, Cache
 from storagering.cache.leases import Lease
 from storagering.cache.ledger import drop_lease
+from storagering.cache.manifest import MANIFEST_NAME
 from storagering.cache.peers.client import known_peers
 from storagering.cache.rebuild import Rebuilder, runs_of
 from storagering.cache.residency import missing_chunks
@@ -21,7 +23,7 @@ from storagering.cache.room import Room
 from storagering.cache.root import make_folder
 from storagering.cache.space import disk_ledger, disk_room, residents_of
 from storagering.cache.verify import chunk_fault
-from storagering.errors import CacheError
+from storagering.errors import CacheError, NotFoundError
 from storagering.files import (
     FileLock,
     link_file,
@@ -34,6 +36,9 @@ from storagering.types import Chunk, Manifest
 
 FromPeers = Callable[[Chunk, Path], bool]
 """Puts a chunk's file at a path, verified; False if no peer has it."""
+#: What a forked child must neither use nor close.
+_OF_PARENTS: list[ExitStack] = []
+_NOT_LOOKED_AT = (0, 0)
 _Lacking = Callable[[Collection[int]], list[int]]
 
 
@@ -66,7 +71,8 @@ class ChunkFetcher:
     ) -> None:
         self._cache, self._manifest, self._replicas = cache, manifest, replicas
         self._from_peers = _from_known_peers(cache) if from_peers is None else from_peers
-        self._folder = cache.path(manifest.name)
+        self._folder, self._owner = cache.path(manifest.name), os.getpid()
+        self._state, self._digests = _NOT_LOOKED_AT, dict[str, str]()
         self._lease, self._own_lease = lease, lease is None
         self._stack = ExitStack()
         self._one_at_a_time = threading.Lock()
@@ -102,6 +108,7 @@ class ChunkFetcher:
         try:
             wanted = lacking(wanted)  # whom we waited for may have brought it
             for number in wanted:
+                self._check_current(chunks[number])
                 self._claim(chunks[number])
             rest = [number for number in wanted if not self._bring_from_peers(chunks[number])]
             if rest:
@@ -135,6 +142,7 @@ class ChunkFetcher:
     def _place(self, chunk: Chunk, path: Path) -> None:
         assert self._room is not None  # noqa: S101  (it was claimed)
         target = safe_join(self._folder, chunk.file)
+        self._check_current(chunk)
         if target.exists():
             aside = self._cache.root / "quarantine"
             make_folder(aside, shared=self._cache.settings.shared)
@@ -142,6 +150,18 @@ class ChunkFetcher:
         rename_file(path, target)
         sync_directory(self._folder)
         self._room.settle(self._holder().id, chunk.digest, residents_of(self._manifest, {chunk.file}))
+
+    def _check_current(self, chunk: Chunk) -> None:
+        """Raise NotFoundError if the dataset of that name is another one by now: its chunks are not ours to replace."""
+        try:
+            found = (self._folder / MANIFEST_NAME).stat()
+        except OSError as error:
+            raise NotFoundError(f"dataset {self._manifest.name!r} was removed meanwhile") from error
+        if (state := (found.st_ino, found.st_mtime_ns)) != self._state:
+            manifest = self._cache.manifest(self._manifest.name)  # an append keeps all chunks
+            self._state, self._digests = state, {one.file: one.digest for one in manifest.chunks}
+        if self._digests.get(chunk.file) != chunk.digest:
+            raise NotFoundError(f"dataset {self._manifest.name!r} was made anew meanwhile: open it again")
 
     def _let_go(self, chunks: Sequence[Chunk]) -> None:
         """Drop the claims for what was not brought."""
@@ -161,7 +181,10 @@ class ChunkFetcher:
         return self._staging
 
     def close(self) -> None:
-        """Close sources and connections, and let go of what was claimed."""
+        """Close sources and connections, and let go of what was claimed; in a forked child, nothing."""
+        if self._owner != os.getpid():
+            _OF_PARENTS.append(self._stack.pop_all())
+            return
         with self._one_at_a_time:
             self._rebuilder = self._staging = None
             self._stack.close()

@@ -13,7 +13,7 @@ import sys
 import threading
 import weakref
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import FrameType
 
 import msgspec
@@ -30,13 +30,11 @@ from storagering.cache.messages import (
 )
 from storagering.cache.progress import BuildProgress
 from storagering.config import Settings
-from storagering.errors import StorageringError, WorkerDiedError
+from storagering.errors import ResourceError, StorageringError, WorkerDiedError
 from storagering.files import FileLock
 
 #: Time in which a filler that is told to end puts its things away.
 _END_SECONDS = 10.0
-#: Whoever works on the dataset before it may take as long as it takes.
-_YEAR_SECONDS = 365.0 * 86400
 
 
 @dataclass(frozen=True)
@@ -65,21 +63,28 @@ class Filler:
     """
 
     def __init__(self, job: Job, settings: Settings, progress: BuildProgress, lock: FileLock) -> None:
-        self._job, self._progress = job, progress
-        self._last = _Note()
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "storagering.cache.filler"],  # -P: no modules of the folder we are in
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=[lock.descriptor] if lock.descriptor is not None else (),
-        )
-        lock.release()
-        self._end = weakref.finalize(self, _end_process, self._process)
+        self._job = job
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "storagering.cache.filler"],  # -P: no modules of the folder we are in
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                pass_fds=[lock.descriptor] if lock.descriptor is not None else (),
+            )
+        except OSError as error:
+            raise ResourceError(
+                f"cannot start the process that converts dataset {job.name!r} ({error.strerror}); allow more open "
+                "files and processes ('ulimit -n', 'ulimit -u')"
+            ) from error
+        finally:
+            lock.release()
+        self._end = weakref.finalize(self, _end_process, self._process, os.getpid())
         assert self._process.stdin is not None  # noqa: S101  (PIPE above)
         with suppress(BrokenPipeError):  # it is known by its end
             self._process.stdin.write(encode_message(_Order(job, settings)))
             self._process.stdin.flush()
-        self._listener = threading.Thread(target=self._listen, name="storagering-fill", daemon=True)
+        self._heard = _Listener(self._process, progress)
+        self._listener = threading.Thread(target=self._heard.listen, name="storagering-fill", daemon=True)
         self._listener.start()
 
     @property
@@ -95,8 +100,9 @@ class Filler:
         """
         self._end()
         self._listener.join()
-        if self._last.ended:
-            return restore_failure(self._last.failure) if self._last.failure else None
+        last = self._heard.last
+        if last.ended:
+            return restore_failure(last.failure) if last.failure else None
         code = self._process.returncode
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return WorkerDiedError(
@@ -104,7 +110,16 @@ class Filler:
             "same command to go on, with fewer workers if memory is short"
         )
 
-    def _listen(self) -> None:
+
+class _Listener:
+    """Hears what a filler tells. It does not know the `Filler`, which may be dropped while it works."""
+
+    def __init__(self, process: subprocess.Popen[bytes], progress: BuildProgress) -> None:
+        self._process, self._progress = process, progress
+        self.last = _Note()
+
+    def listen(self) -> None:
+        """Until there is nothing more."""
         assert self._process.stdout is not None  # noqa: S101  (PIPE above)
         with self._process.stdout as lines:
             for line in lines:
@@ -118,13 +133,17 @@ class Filler:
         if note.message:
             self._progress.tell(note.message)
         if note.ended:
-            self._last = note
+            self.last = note
 
 
-def _end_process(process: subprocess.Popen[bytes]) -> None:
+def _end_process(process: subprocess.Popen[bytes], owner: int) -> None:
+    if os.getpid() != owner:  # in a forked child: it is its parent's
+        return
     assert process.stdin is not None  # noqa: S101  (all have one)
     with suppress(BrokenPipeError):
         process.stdin.close()
+    if process.poll() is None:
+        process.terminate()  # forked children may hold the pipe open
     try:
         process.wait(_END_SECONDS)
     except subprocess.TimeoutExpired:
@@ -177,7 +196,7 @@ def main() -> None:
     threading.Thread(target=_watch_stdin, daemon=True).start()
     with suppress(_Unwanted):
         try:
-            build_dataset(open_cache(replace(order.settings, lock_timeout_seconds=_YEAR_SECONDS)), order.job, told)
+            build_dataset(open_cache(order.settings), order.job, told)
         except Exception as error:  # noqa: BLE001  (the training raises it)
             told.put(_Note(failure=describe_failure(error, urls_of(order.job.locations)), ended=True))
         else:

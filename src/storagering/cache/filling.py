@@ -23,10 +23,12 @@ from storagering.cache.residency import is_partial
 from storagering.cache.store import ChunkReader, chunk_store
 from storagering.cache.unfinished import FirstEpoch, Outline, outline_path, read_outline, record_path
 from storagering.errors import CorruptDataError, LoaderError, NotFoundError, StorageringError, TruncatedError
-from storagering.files import safe_join
+from storagering.files import FileLock, safe_join
 from storagering.types import Chunk, Schema
 
 _POLL_SECONDS = 0.05
+#: How often it is looked whether whoever makes it gets on.
+_LOOK_SECONDS = 1.0
 
 
 class FillingDataset:
@@ -46,6 +48,8 @@ class FillingDataset:
         self._filler: Filler | None = None
         self._published: Dataset | None = None
         self._plan: _Plan | None = None
+        self._number, self._look_again, self._since = 0, 0.0, time.monotonic()
+        self._work: dict[str, int] | None = None
 
     def begin(self, seed: int | None) -> None:
         """Have it made, if nobody is at it and it is not there.
@@ -141,8 +145,10 @@ class FillingDataset:
                     safe_join(self._known.staging, chunk.file), chunk, outline.schema
                 )
             except TruncatedError:
-                if self.published() is None and not is_partial(self._known.staging):
-                    raise
+                if self.published() is None:
+                    self._check_plan()
+                    if not is_partial(self._known.staging):
+                        raise
         dataset = self.wait()
         for found in dataset.manifest.chunks:
             if found.start == chunk.start and found.digest == chunk.digest:
@@ -175,14 +181,18 @@ class FillingDataset:
                 self._start_filler()
 
     def _start_filler(self) -> None:
-        lock = self._cache.build_lock(self.name) if self._job is None else self._cache.filler_lock(self.name)
+        lock = (
+            self._cache.build_lock(self.name) if self._job is None else self._cache.filler_lock(self.name, self._number)
+        )
         if not lock.try_acquire():
+            self._look_at_holder()
             return
         try:
             if self.published() is not None:  # since the last look
                 return
             if self._job is not None:
-                adopt_dataset(self._cache, self.name, spec_key(self._job.spec), self._progress)
+                if self._plan is None and self._find_plan() is None:  # nobody has begun to read it in another order
+                    adopt_dataset(self._cache, self.name, spec_key(self._job.spec), self._progress)
                 if self.published() is not None:
                     return
             else:
@@ -190,6 +200,24 @@ class FillingDataset:
             self._filler = Filler(self._job, self._cache.settings, self._progress, lock)
         finally:
             lock.release()
+
+    def _look_at_holder(self) -> None:
+        """Go on beside one who gets nothing done for so long that it may be stopped, or hang."""
+        now = time.monotonic()
+        if now < self._look_again:
+            return
+        self._look_again = now + _LOOK_SECONDS
+        work = self._cache.work_on(self.name)
+        if work != self._work:
+            self._work, self._since = work, now
+        elif now - self._since > self._cache.settings.lock_timeout_seconds:
+            self._number, self._since = self._number + 1, now
+
+    def renewed(self) -> FillingDataset:
+        """The same for a forked process: nothing in it is shared with the one that it was forked from."""
+        new = FillingDataset(self._cache, self.name, self._job, self._progress)
+        new._plan, new._published = self._plan, self._published
+        return new
 
     def close(self) -> None:
         """End the process that makes it, if it is ours; what is finished stays, and reading it further begins anew."""
@@ -221,6 +249,8 @@ class FillingDataset:
         for folder, lock in self._cache.staging_folders(self.name):
             if self._job is not None and not folder.name.startswith(f"{self.name}.{self._job.key}"):
                 continue
+            if not _is_held(lock) or self._cache.is_of_another_machine(folder):
+                continue  # whoever goes on there may plan anew
             with suppress(FileNotFoundError):
                 begun, state = lock.stat().st_mtime_ns, _state_of(folder)
                 outline = read_outline(folder)
@@ -262,3 +292,11 @@ class _Plan:
 def _state_of(staging: Path) -> tuple[int, int]:
     found = outline_path(staging).stat()
     return found.st_mtime_ns, found.st_ino
+
+
+def _is_held(lock: Path) -> bool:
+    probe = FileLock(lock, shared=True)
+    if not probe.try_acquire():
+        return True
+    probe.release()
+    return False

@@ -18,6 +18,7 @@ ROOT/catalog.duckdb     an index; may be deleted at any time
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import secrets
@@ -129,9 +130,12 @@ class Cache:
         suffix = f"@{number}" if number else ""
         return FileLock(safe_join(self.root, "locks", f"{check_name(name)}{suffix}.lock"))
 
-    def filler_lock(self, name: str) -> FileLock:
-        """The lock held by the one process of the node that makes that dataset for those who read it meanwhile."""
-        return FileLock(safe_join(self.root, "locks", f"{check_name(name)}.fill"))
+    def filler_lock(self, name: str, number: int = 0) -> FileLock:
+        """The lock held by the one process of the node that makes that dataset for those who read it meanwhile; the
+        next number's if that one stands still.
+        """
+        suffix = f"@{number}" if number else ""
+        return FileLock(safe_join(self.root, "locks", f"{check_name(name)}{suffix}.fill"))
 
     @contextmanager
     def staging(self, name: str, key: str, *, keep_others: bool = False) -> Iterator[Path]:
@@ -143,7 +147,7 @@ class Cache:
         path = safe_join(self.root, "staging", f"{check_name(name)}.{key}{self._machine}")
         if not keep_others:
             self._drop_unfinished(name, keep=path)
-        lock = _lock_of(path)
+        lock, owner = _lock_of(path), os.getpid()
         lock.acquire(self.settings.lock_timeout_seconds)
         try:
             make_folder(path, shared=self.settings.shared)
@@ -151,7 +155,9 @@ class Cache:
             yield path
         finally:
             try:
-                if holds_finished_work(path):
+                if os.getpid() != owner:
+                    pass  # a forked child: it is its parent's
+                elif holds_finished_work(path):
                     _drop_folders(path)
                 else:
                     remove_directory(path)

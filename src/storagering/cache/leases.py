@@ -65,7 +65,11 @@ class Lease:
         self._lock = FileLock(safe_join(folder, f"{self.id}.lock"))
         while not self._lock.try_acquire():  # one who sweeps has it for a moment
             pass
-        replace_file(safe_join(folder, f"{self.id}.json"), msgspec.json.encode(self.holder))
+        try:
+            replace_file(safe_join(folder, f"{self.id}.json"), msgspec.json.encode(self.holder))
+        except BaseException:
+            self.release()
+            raise
 
     def release(self) -> None:
         """Give it back; without it, or in a child of the process, nothing happens."""

@@ -27,7 +27,7 @@ CREATE TABLE IF NOT EXISTS chunks (
     dataset TEXT, file TEXT, nbytes INTEGER, cost REAL, uses INTEGER, used INTEGER, priority REAL,
     PRIMARY KEY (dataset, file)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS pins (
-    lease TEXT, dataset TEXT, file TEXT, PRIMARY KEY (dataset, file, lease)) WITHOUT ROWID;
+    lease TEXT, dataset TEXT, file TEXT, nbytes INTEGER, PRIMARY KEY (dataset, file, lease)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS claims (lease TEXT, key TEXT, nbytes INTEGER, PRIMARY KEY (lease, key)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS popularity (dataset TEXT PRIMARY KEY, score REAL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value REAL) WITHOUT ROWID;
@@ -74,7 +74,8 @@ class Ledger:
                 try:
                     yield database
                 except BaseException:
-                    database.execute("ROLLBACK")
+                    if database.in_transaction:  # a full disk has rolled it back already
+                        database.execute("ROLLBACK")
                     raise
                 reach("ledger commit", self._path)
                 database.execute("COMMIT")
@@ -154,7 +155,13 @@ def touch_chunks(database: sqlite3.Connection, dataset: str, files: Iterable[str
 
 def pin_files(database: sqlite3.Connection, lease: str, dataset: str, files: Iterable[str]) -> None:
     """The holder of the lease needs these files (`WHOLE` for all of the dataset)."""
-    database.executemany("INSERT OR IGNORE INTO pins VALUES (?, ?, ?)", [(lease, dataset, file) for file in files])
+    rows = [(lease, dataset, file) for file in files]
+    database.executemany("INSERT OR IGNORE INTO pins VALUES (?, ?, ?, 0)", rows)
+
+
+def pin_whole(database: sqlite3.Connection, lease: str, dataset: str, nbytes: int) -> None:
+    """The holder of the lease needs all of a dataset, which takes so many bytes when all of it is there."""
+    database.execute("INSERT OR REPLACE INTO pins VALUES (?, ?, ?, ?)", (lease, dataset, WHOLE, nbytes))
 
 
 def unpin_files(database: sqlite3.Connection, lease: str, dataset: str, files: Iterable[str]) -> None:
@@ -173,6 +180,16 @@ def drop_lease(database: sqlite3.Connection, lease: str) -> None:
 def known_leases(database: sqlite3.Connection) -> set[str]:
     """All leases with pins or claims."""
     return {lease for (lease,) in database.execute("SELECT lease FROM pins UNION SELECT lease FROM claims")}
+
+
+def forget_filled(database: sqlite3.Connection) -> bool:
+    """Have the ledger compared with the disk before it is next used; whether that was not due anyway."""
+    return database.execute("DELETE FROM state WHERE name = 'filled'").rowcount > 0
+
+
+def note_filled(database: sqlite3.Connection) -> None:
+    """The ledger says what lies on the disk."""
+    database.execute("INSERT OR REPLACE INTO state VALUES ('filled', 1)")
 
 
 def set_popularity(database: sqlite3.Connection, scores: Iterable[tuple[str, float]]) -> None:

@@ -122,7 +122,7 @@ def extend_dataset(old: Manifest, spec: ConversionSpec, outcome: Outcome, folder
     manifest = seal_manifest(
         replace(
             old,
-            software=software(),
+            software=old.software if old.software == software() else f"{old.software}, then {software()}",
             spec=spec,
             spec_key=spec_key(spec),
             sources=old.sources + context.sources,

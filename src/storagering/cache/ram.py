@@ -14,11 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from storagering.cache.leases import Lease
-from storagering.cache.ledger import Ledger, Resident, forget_chunks, touch_chunks
+from storagering.cache.ledger import Ledger, Resident, forget_chunks, note_filled, touch_chunks
 from storagering.cache.room import Limits, Room, Tier
 from storagering.cache.root import make_folder
 from storagering.config import Settings, parse_quota
-from storagering.errors import CacheError, CacheFullError
+from storagering.errors import CacheError, CacheFullError, StorageringError
 from storagering.files import make_directory, map_file, remove_file, rename_file, safe_join, write_new
 from storagering.types import Chunk
 
@@ -53,13 +53,15 @@ class RamTier:
         try:
             self._room.claim(lease.id, target.name, chunk.nbytes)
             write_new(hidden, map_file(path, chunk.nbytes))
-            rename_file(hidden, target)
             row = Resident(_CHUNKS, target.name, chunk.nbytes, float(chunk.nbytes))
-            self._room.settle(lease.id, target.name, [row])
-        except CacheFullError:
+            self._room.settle(lease.id, target.name, [row])  # first: a row without a file does no harm
+            rename_file(hidden, target)
+        except StorageringError as error:
             with suppress(CacheError):
                 remove_file(hidden)
                 self._room.settle(lease.id, target.name, ())
+            if not isinstance(error, CacheFullError):
+                raise
         finally:
             lease.release()
 
@@ -87,4 +89,4 @@ class RamTier:
             for path in self._folder.iterdir():
                 remove_file(path)
             database.execute("DELETE FROM chunks")
-            database.execute("INSERT OR REPLACE INTO state VALUES ('filled', 1)")
+            note_filled(database)

@@ -14,7 +14,7 @@ from storagering.cache.layout import PARTIAL_NAME
 from storagering.cache.manifest import software
 from storagering.cache.source_state import unsafe_source
 from storagering.config import Settings
-from storagering.errors import CacheError
+from storagering.errors import CacheError, NotFoundError
 from storagering.files import sync_directory, write_new
 from storagering.types import Manifest
 
@@ -37,8 +37,11 @@ def mark_partial(folder: Path) -> None:
 
 def resident_files(folder: Path, manifest: Manifest) -> set[str]:
     """The chunk files that are there."""
-    with os.scandir(folder) as entries:
-        there = {entry.name for entry in entries}
+    try:
+        with os.scandir(folder) as entries:
+            there = {entry.name for entry in entries}
+    except FileNotFoundError as error:
+        raise NotFoundError(f"dataset {manifest.name!r} was removed from {folder.parent.parent}") from error
     return there & {chunk.file for chunk in manifest.chunks}
 
 

@@ -17,13 +17,17 @@ from typing import NamedTuple
 
 from storagering.cache.leases import holder_of, is_alive
 from storagering.cache.ledger import (
+    WHOLE,
     Ledger,
     Resident,
     add_chunks,
     drop_lease,
     forget_chunks,
+    forget_filled,
     known_leases,
+    pin_whole,
     raise_inflation,
+    unpin_files,
 )
 from storagering.errors import CacheFullError, ConfigError
 
@@ -125,23 +129,26 @@ class Room:
             add_chunks(database, written)
             database.execute("DELETE FROM claims WHERE lease = ? AND key = ?", (lease, key))
 
-    def can_hold(self, lease: str, dataset: str, nbytes: int) -> bool:
-        """Whether so many bytes of a dataset fit at once, beside what must stay for others."""
-        quota = self._limits.quota_bytes
-        if quota is None:
-            return True
+    def pin_whole(self, lease: str, dataset: str, nbytes: int) -> bool:
+        """Pin all of a dataset of so many bytes, if they fit at once beside what must stay for others."""
         with self._tier.ledger.transaction() as database:
+            unpin_files(database, lease, dataset, [WHOLE])
             self._reap(database)
-            fixed = self._fixed(database, lease, dataset)
-        return fixed + nbytes <= self._high
+            if not self._fits(database, lease, dataset, nbytes):
+                return False
+            pin_whole(database, lease, dataset, nbytes)
+        return True
+
+    def _fits(self, database: sqlite3.Connection, lease: str, dataset: str, nbytes: int) -> bool:
+        return self._limits.quota_bytes is None or self._fixed(database, lease, dataset) + nbytes <= self._high
 
     def check_possible(self, lease: str, dataset: str, nbytes: int) -> None:
         """Raise CacheFullError if so many bytes of a dataset can never be there at once."""
-        quota = self._limits.quota_bytes
-        if quota is None or self.can_hold(lease, dataset, nbytes):
-            return
         with self._tier.ledger.transaction() as database:
-            raise self._full(nbytes, self._answer(database, lease, nbytes, dataset))
+            if self._fits(database, lease, dataset, nbytes):
+                return
+            answer = self._answer(database, lease, nbytes, dataset)
+        raise self._full(nbytes, answer)
 
     def evict(self, *, to_bytes: int, of: Collection[str] | None = None, policy: str | None = None) -> list[Resident]:
         """Evict until no more than so many bytes are used, of the named datasets or of all; what went."""
@@ -177,6 +184,7 @@ class Room:
         for lease in known_leases(database):
             if not is_alive(self._tier.root, lease):
                 drop_lease(database, lease)
+                forget_filled(database)  # it may have died between the disk and the ledger
 
     def _evict(
         self,
@@ -219,8 +227,15 @@ class Room:
             "GROUP BY dataset",
             (lease,),
         ).fetchall()
-        others = sum(total if self._tier.must_stay(name) else pinned for name, total, pinned in rows if name != dataset)
-        return int(claims + others + self._tier.kept_back())
+        others = {
+            name: total if name != dataset and self._tier.must_stay(name) else pinned for name, total, pinned in rows
+        }
+        for name, promised in database.execute(
+            "SELECT dataset, max(nbytes) FROM pins WHERE lease != ? GROUP BY dataset", (lease,)
+        ):
+            others[name] = max(others.get(name, 0), promised)  # what is not there yet is coming
+        others.pop(dataset, None)
+        return int(claims + sum(others.values()) + self._tier.kept_back())
 
     def _answer(self, database: sqlite3.Connection, lease: str, nbytes: int, dataset: str = "") -> _Answer:
         """A refusal, with its reasons; hopeless if it would not help that all others let go."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from storagering.config import Settings
-from storagering.errors import SourceChangedError
+from storagering.errors import NotFoundError, SourceChangedError
 from storagering.formats.blob import is_local, local_path
 from storagering.formats.readers.friends import with_friends
 from storagering.formats.readers.zarr_keys import FolderKeys
@@ -24,9 +24,13 @@ def check_unchanged(manifest: Manifest, locations: Sequence[Location], settings:
     for location in locations:
         version = versions.get(identify(location.shown), "")
         urls = _urls_of(location)
-        if not version or not all(is_local(url) and local_path(url).exists() for url in urls):
+        if not version or not all(map(is_local, urls)):
             continue
-        if _state_of(urls, settings) != version:
+        try:
+            found = _state_of(urls, settings)
+        except (OSError, NotFoundError):  # not there, or not to be looked at
+            continue
+        if found != version:
             raise SourceChangedError(
                 f"{location.shown} has changed since dataset {manifest.name!r} was made from it; "
                 f"'storagering remove {manifest.name}' and convert again"
@@ -46,10 +50,13 @@ def unsafe_source(manifest: Manifest, settings: Settings) -> str:
             return f"{source.url} does not tell its version"
         if not all(map(is_local, urls)):
             continue
-        if not all(local_path(url).exists() for url in urls):
+        try:
+            if _state_of(urls, settings) != source.version:
+                return f"{source.url} has changed"
+        except (FileNotFoundError, NotFoundError):
             return f"{source.url} is gone"
-        if _state_of(urls, settings) != source.version:
-            return f"{source.url} has changed"
+        except OSError as error:
+            return f"{source.url} cannot be looked at: {error.strerror or error}"
     return ""
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from storagering.cache.layout import Cache
-from storagering.cache.ledger import Ledger, Resident, add_chunks
+from storagering.cache.ledger import Ledger, Resident, add_chunks, note_filled
 from storagering.cache.pins import pin_of
 from storagering.cache.residency import mark_partial, resident_files, why_it_must_stay
 from storagering.cache.room import Limits, Room, Tier
 from storagering.config import Settings, parse_quota
-from storagering.errors import StorageringError
+from storagering.errors import NotFoundError, StorageringError
 from storagering.files import FileLock, remove_file, safe_join
 from storagering.types import Manifest
 
@@ -71,7 +72,7 @@ def sync_ledger(cache: Cache) -> None:
         gone = known - {(row.dataset, row.file) for row in there}
         database.executemany("DELETE FROM chunks WHERE dataset = ? AND file = ?", sorted(gone))
         add_chunks(database, there)
-        database.execute("INSERT OR REPLACE INTO state VALUES ('filled', 1)")
+        note_filled(database)
 
 
 def unfinished_bytes(cache: Cache) -> int:
@@ -86,11 +87,12 @@ def unfinished_bytes(cache: Cache) -> int:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of all files below a folder."""
+    """Bytes of all files below a folder; what goes meanwhile does not count."""
     total = 0
-    for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):
-            total += path.lstat().st_size
+    for where, _, files in os.walk(folder):
+        for file in files:
+            with suppress(FileNotFoundError):
+                total += Path(where, file).lstat().st_size
     return total
 
 
@@ -107,6 +109,8 @@ def _why_it_must_stay(cache: Cache, name: str) -> str:
         return f"pinned: {pin}"
     try:
         return why_it_must_stay(cache.manifest(name), cache.settings)
+    except NotFoundError:  # rows of a dataset that was removed
+        return ""
     except StorageringError:
         return "its manifest cannot be read"
 
@@ -114,6 +118,8 @@ def _why_it_must_stay(cache: Cache, name: str) -> str:
 def _remove_chunks(cache: Cache, name: str, files: Sequence[str]) -> None:
     """Who has a file open reads on; who opens it later finds it absent, and the mark that tells why."""
     folder = cache.path(name)
+    if not folder.exists():
+        return
     mark_partial(folder)
     for file in files:
         remove_file(safe_join(folder, file))

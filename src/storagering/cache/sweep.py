@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def sweep_cache(cache: Cache, *, unfinished: bool, dry_run: bool) -> tuple[Swept
         *_dead_builds(cache, unfinished=unfinished, dry_run=dry_run),
         *_free_locks(root, dry_run=dry_run),
         *_all_of(root.glob("*/.removed-*"), "being removed when its process died", remove_directory, dry_run),
-        *_all_of((root / "quarantine").glob("*"), "damaged, and replaced", remove_file, dry_run),
+        *_all_of((root / "quarantine").glob("*"), "damaged, and replaced", _remove, dry_run),
         *_all_of(root.glob(_PUT_ASIDE), "damaged index, made anew", remove_file, dry_run),
     ]
     if not dry_run:
@@ -67,9 +68,17 @@ def _free_locks(root: Path, *, dry_run: bool) -> Iterator[Swept]:
                 lock.release()
 
 
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        remove_directory(path)
+    else:
+        remove_file(path)
+
+
 def _all_of(paths: Iterator[Path], what: str, remove: Callable[[Path], None], dry_run: bool) -> Iterator[Swept]:
     for path in sorted(paths):
-        nbytes = folder_bytes(path) if path.is_dir() else path.lstat().st_size
-        yield Swept(str(path), what, nbytes)
+        with suppress(FileNotFoundError):  # a living process was about to remove it
+            nbytes = folder_bytes(path) if path.is_dir() else path.lstat().st_size
+            yield Swept(str(path), what, nbytes)
         if not dry_run:
             remove(path)

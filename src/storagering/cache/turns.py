@@ -35,7 +35,7 @@ def turn_to_build(cache: Cache, name: str, progress: BuildProgress) -> Iterator[
             break
         progress.tell(f"process {lock.holder()}, which holds {lock.path}, does nothing: going on without it")
     try:
-        yield number == 0
+        yield number == 0 and lock.descriptor is not None  # without the lock, the dataset has appeared
     finally:
         lock.release()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def verify_dataset(cache: Cache, name: str, progress: BuildProgress) -> tuple[Fa
     for number, chunk in enumerate(manifest.chunks):
         if number in absent:
             continue
-        if why := chunk_fault(folder, chunk):
+        if (why := chunk_fault(folder, chunk)) and not _was_evicted(folder, chunk):
             faults.append(Fault(chunk.file, why, number, chunk.start, chunk.stop))
         progress.advance(chunk.stop - chunk.start, chunk.nbytes)
     if why := _statistics_fault(folder, manifest):
@@ -74,6 +75,11 @@ def _faults_beside(cache: Cache, manifest: Manifest, folder: Path) -> list[Fault
     return faults
 
 
+def _was_evicted(folder: Path, chunk: Chunk) -> bool:
+    """Whether it went on purpose while we looked."""
+    return is_partial(folder) and not os.path.lexists(folder / chunk.file)
+
+
 def chunk_fault(folder: Path, chunk: Chunk) -> str:
     """What is wrong with a chunk's file, '' if nothing."""
     path = folder / chunk.file
@@ -84,7 +90,10 @@ def chunk_fault(folder: Path, chunk: Chunk) -> str:
     try:
         found = digest_of(load_mapped(path, map_file(path, chunk.nbytes)))
     except TruncatedError:
-        return f"it has {path.stat().st_size:,} bytes instead of {chunk.nbytes:,}"
+        try:
+            return f"it has {path.stat().st_size:,} bytes instead of {chunk.nbytes:,}"
+        except FileNotFoundError:
+            return "it is missing"
     except CorruptDataError:
         return "the disk cannot read it"
     return "" if found == chunk.digest else "its bytes changed"

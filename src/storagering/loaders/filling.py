@@ -95,7 +95,7 @@ class FillingChunks:
 
     def renewed(self) -> FillingChunks:
         """See `ChunkSupply.renewed`."""
-        return self
+        return FillingChunks(self._filling.renewed(), self.schema, self._first)
 
     def close(self) -> None:
         """See `ChunkSupply.close`."""
@@ -149,7 +149,7 @@ class LoaderData:
             if False not in self._supplies:
                 self._supplies[False] = PublishedChunks(self.dataset(), self._on_corrupt)
             return Reading(self._supplies[False])
-        if True not in self._supplies:
+        if True not in self._supplies or (self._is_there() and isinstance(self._supplies[True], FillingChunks)):
             self._supplies[True] = self._first_supply(first)
         return Reading(self._supplies[True], first.order, first.task_chunks)
 
@@ -223,7 +223,13 @@ class FillingData(LoaderData):
         return self._first
 
     def _first_supply(self, first: FirstEpoch) -> ChunkSupply:
+        if (dataset := self._filling.published()) is not None:
+            return GroupedChunks(dataset, first, self._on_corrupt)
         return FillingChunks(self._filling, self._schema, first)
+
+    def renew(self) -> None:
+        self._filling = self._filling.renewed()
+        super().renew()
 
 
 def open_data(data: Dataset | FillingDataset | str, cache: Cache, world_size: int, on_corrupt: OnCorrupt) -> LoaderData:

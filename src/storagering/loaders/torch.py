@@ -110,6 +110,8 @@ class DataLoader:
             )
             self._entries: dict[bool, Sequence[int]] = {}
             self._cut = BatchCut(sum(count_entries(supply, split)), batch_size, rank, world_size, drop_last)
+            if self._data.filled:
+                _check_ranks_agree(self._data.identity(0))
         except BaseException:
             self._data.close()
             raise
@@ -254,6 +256,19 @@ def _find_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1
+
+
+def _check_ranks_agree(identity: str) -> None:
+    """Caches of several nodes may have recorded different first epochs: no entry must come twice, or not at all."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    found: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(found, identity)
+    if len(set(found)) > 1:
+        raise ResumeMismatchError(
+            "the caches of the ranks' nodes hold this dataset with different orders of the first epoch; open it by its "
+            "name, with storagering.open_dataset, on all of them"
+        )
 
 
 def _check_arguments(

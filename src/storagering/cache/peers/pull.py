@@ -13,7 +13,7 @@ from storagering.cache.peers.forward import FetcherPool
 from storagering.cache.progress import BuildProgress
 from storagering.cache.residency import is_partial, missing_chunks
 from storagering.errors import CacheError, ConfigError, NotFoundError, PeerError, SpecError
-from storagering.files import make_directory, publish_directory, remove_directory, safe_join, write_new
+from storagering.files import make_directory, publish_directory, safe_join, write_new
 from storagering.types import Chunk, Manifest
 
 _AT_ONCE = 4
@@ -50,7 +50,7 @@ def pull_dataset(
             found = peers.manifest(name, digest)
             if found is None:
                 raise NotFoundError(f"no node gives dataset {name!r}{_because(peers)}")
-            _publish(cache, peers, found, progress)
+            new = _publish(cache, peers, found, progress)
         manifest = cache.manifest(name)
         if digest not in (None, manifest.digest):
             raise SpecError(
@@ -79,18 +79,18 @@ def adopt_dataset(cache: Cache, name: str, key: str, progress: BuildProgress) ->
         if manifest is None or manifest.name != name or cache.contains(name):
             return
         with suppress(PeerError):
-            _publish(cache, peers, manifest, progress)
-            progress.tell(f"dataset {name!r} is on another node: its chunks come from there when they are needed")
+            if _publish(cache, peers, manifest, progress):
+                progress.tell(f"dataset {name!r} is on another node: its chunks come from there when they are needed")
     finally:
         lock.release()
 
 
-def _publish(cache: Cache, peers: Peers, manifest: Manifest, progress: BuildProgress) -> None:
-    """Make the dataset's folder, without chunks."""
+def _publish(cache: Cache, peers: Peers, manifest: Manifest, progress: BuildProgress) -> bool:
+    """Make the dataset's folder, without chunks; False if somebody else was faster."""
     name = manifest.name
-    if cache.path(name).is_dir():
-        progress.tell(f"{cache.path(name)} holds no dataset: it is removed")
-        remove_directory(cache.path(name))
+    folder = cache.path(name)
+    if folder.is_dir() and any(folder.iterdir()) and not cache.contains(name):
+        progress.tell(f"{folder} is no dataset: it is moved to {cache.put_aside(name)}")
     with cache.staging(name, "pull", keep_others=True) as staging:
         folder = staging / "dataset"
         make_directory(folder)
@@ -99,7 +99,7 @@ def _publish(cache: Cache, peers: Peers, manifest: Manifest, progress: BuildProg
             raise PeerError(f"no node gives {file} of dataset {name!r}{_because(peers)}")
         write_new(folder / PARTIAL_NAME)
         write_new(folder / MANIFEST_NAME, encode_manifest(manifest))
-        publish_directory(folder, cache.path(name))
+        return publish_directory(folder, cache.path(name))
 
 
 def _fetch_chunks(cache: Cache, peers: Peers, manifest: Manifest, progress: BuildProgress) -> None:
