@@ -22,7 +22,7 @@ demo: $(STAMP)  ## the whole chain on simulated jets, below demo-output/ (minute
 	$(BIN)/storagering demo
 
 test: $(STAMP) xrootd-server  ## all tests, the README's code included
-	$(BIN)/pytest -n 2 $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 faults: $(STAMP) xrootd-server  ## every scenario of crashes, full disks, damage and bad input, in depth: a table of all
 	$(BIN)/pytest -n 2 -q -m scenario --soak --scenario-report $(PYTEST_ARGS)

@@ -30,10 +30,21 @@ class Shelf:
         self.root, self.ledger = root, Ledger(root / "ledger.sqlite")
         self.removed: list[tuple[str, str]] = []
         self.staying: dict[str, str] = {}
-        self.kept_back = 0
-        tier = Tier(root, self.ledger, lambda: self.kept_back, lambda name: self.staying.get(name, ""), self._remove)
+        self.kept_back, self.stubborn = 0, False
+        tier = Tier(
+            root,
+            self.ledger,
+            lambda: self.kept_back,
+            self._give_up,
+            lambda name: self.staying.get(name, ""),
+            self._remove,
+        )
         self.room = Room(tier, limits)
         self.lease = Lease(root, "testing")
+
+    def _give_up(self) -> bool:
+        left, self.kept_back = self.kept_back, 5 * self.stubborn
+        return left > self.kept_back
 
     def _remove(self, dataset: str, files: Sequence[str]) -> None:
         self.removed += [(dataset, file) for file in files]
@@ -157,9 +168,19 @@ def test_who_must_stay_is_named(shelf: Shelf) -> None:
     for file in "abc":
         shelf.put("precious", file)
     shelf.staying["precious"] = "its source /data/x.root is gone"
-    shelf.kept_back = 5
+    shelf.kept_back, shelf.stubborn = 5, True
     with pytest.raises(CacheFullError, match=r"precious must stay: its source /data/x\.root is gone.*hold 5 bytes"):
         shelf.room.claim(shelf.lease.id, "d", 10)
+
+
+def test_what_interrupted_builds_left_goes_last(shelf: Shelf) -> None:
+    shelf.put("jets", "a")
+    shelf.kept_back = 15
+    shelf.put("jets", "b")
+    assert shelf.removed == [("jets", "a")]
+    assert shelf.kept_back == 15
+    shelf.put("jets", "c", 20)
+    assert shelf.kept_back == 0
 
 
 def test_a_claimant_can_give_up_something_of_its_own(shelf: Shelf) -> None:

@@ -36,7 +36,7 @@ class RamTier:
         self._folder, self._root = root / _CHUNKS, root
         self._ledger = Ledger(root / "ledger.sqlite")
         limits = Limits(parse_quota(settings.ram_quota, root), 1.0, settings.low_water, settings.eviction, 0.0)
-        self._room = Room(Tier(root, self._ledger, lambda: 0, lambda _name: "", self._remove), limits)
+        self._room = Room(Tier(root, self._ledger, lambda: 0, lambda: False, lambda _name: "", self._remove), limits)
         if not self._ledger.is_filled():
             self._sync()
 

@@ -74,6 +74,7 @@ class Tier(NamedTuple):
     Attributes:
         root: folder of the tier, with the leases.
         kept_back: bytes there that are in no ledger.
+        give_up: lets go of them, where nobody is at them; False if there was nothing.
         must_stay: why no chunk of a dataset may go, '' if they may.
         remove: takes a dataset's files off the tier.
     """
@@ -81,6 +82,7 @@ class Tier(NamedTuple):
     root: Path
     ledger: Ledger
     kept_back: Callable[[], int]
+    give_up: Callable[[], bool]
     must_stay: Callable[[str], str]
     remove: Callable[[str, Sequence[str]], None]
 
@@ -118,6 +120,8 @@ class Room:
         deadline = time.monotonic() + self._limits.wait_seconds
         while not (room := self._try_claim(lease, key, nbytes)).granted:
             if nbytes <= self._high and give_up():
+                continue
+            if nbytes <= self._high and self._tier.give_up():
                 continue
             if room.hopeless or time.monotonic() > deadline:
                 raise self._full(nbytes, room)
@@ -235,7 +239,7 @@ class Room:
         ):
             others[name] = max(others.get(name, 0), promised)  # what is not there yet is coming
         others.pop(dataset, None)
-        return int(claims + sum(others.values()) + self._tier.kept_back())
+        return int(claims + sum(others.values()))
 
     def _answer(self, database: sqlite3.Connection, lease: str, nbytes: int, dataset: str = "") -> _Answer:
         """A refusal, with its reasons; hopeless if it would not help that all others let go."""

@@ -14,7 +14,7 @@ from storagering.cache.residency import mark_partial, resident_files, why_it_mus
 from storagering.cache.room import Limits, Room, Tier
 from storagering.config import Settings, parse_quota
 from storagering.errors import NotFoundError, StorageringError
-from storagering.files import FileLock, remove_file, safe_join
+from storagering.files import FileLock, remove_directory, remove_file, safe_join
 from storagering.types import Manifest
 
 _LEDGER_NAME = "ledger.sqlite"
@@ -40,7 +40,11 @@ def disk_room(cache: Cache) -> Room:
     def remove(name: str, files: Sequence[str]) -> None:
         _remove_chunks(cache, name, files)
 
-    room = Room(Tier(cache.root, ledger, lambda: unfinished_bytes(cache), must_stay, remove), limits_of(cache.settings))
+    def give_up() -> bool:
+        return _drop_unfinished(cache)
+
+    tier = Tier(cache.root, ledger, lambda: unfinished_bytes(cache), give_up, must_stay, remove)
+    room = Room(tier, limits_of(cache.settings))
     if not ledger.is_filled():
         sync_ledger(cache)
     return room
@@ -84,6 +88,21 @@ def unfinished_bytes(cache: Cache) -> int:
             total += folder_bytes(path.with_suffix(""))
             lock.release()
     return total
+
+
+def _drop_unfinished(cache: Cache) -> bool:
+    """Remove what interrupted builds have left; False if there is nothing, or somebody goes on with it."""
+    dropped = False
+    for path in sorted((cache.root / "staging").glob("*.lock")):
+        lock = FileLock(path)
+        if not cache.is_of_another_machine(path.with_suffix("")) and lock.try_acquire():
+            try:
+                dropped |= folder_bytes(path.with_suffix("")) > 0
+                remove_directory(path.with_suffix(""))
+                remove_file(path)
+            finally:
+                lock.release()
+    return dropped
 
 
 def folder_bytes(folder: Path) -> int:
