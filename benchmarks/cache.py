@@ -16,10 +16,11 @@ import storagering as sr
 from storagering.cache import store, zarr_store
 from storagering.cache.leases import Lease
 from storagering.cache.ledger import Ledger, pin_files
+from storagering.cache.space import folder_bytes
 from storagering.loaders.torch import DataLoader
 from storagering.testing.workloads import Workload, make_workload
 
-ENTRIES = {"flat": 1_000_000, "jagged": 100_000}
+ENTRIES = {"flat": 300_000, "jagged": 30_000}
 BATCH = 1024
 
 
@@ -84,7 +85,7 @@ def quota_cost(work: Workload, share: float) -> dict[str, float]:
                 begin = time.perf_counter()
                 most = 0
                 for _ in loader:
-                    most = max(most, sum(path.stat().st_size for path in dataset.path.glob("chunk-*")))
+                    most = max(most, folder_bytes(dataset.path))
                 seconds[name] = time.perf_counter() - begin
             seconds[f"{name}_most_bytes"] = most
     del os.environ["STORAGERING_QUOTA"]

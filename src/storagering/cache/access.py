@@ -118,6 +118,7 @@ class ChunkAccess:
             if self._rolling:
                 largest = max((sum(chunk.nbytes for chunk in window) for window in windows), default=0)
                 room.check_possible(lease.id, self._manifest.name, largest)
+                room.keep_to_quota()
             else:
                 self._touch(self._numbers)
         except CacheFullError:

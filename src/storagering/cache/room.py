@@ -154,6 +154,11 @@ class Room:
             answer = self._answer(database, lease, nbytes, dataset)
         raise self._full(nbytes, answer)
 
+    def keep_to_quota(self) -> None:
+        """Evict what lies there beyond the quota, as it may since before there was one."""
+        if self._limits.quota_bytes is not None:
+            self.evict(to_bytes=self._high)
+
     def evict(self, *, to_bytes: int, of: Collection[str] | None = None, policy: str | None = None) -> list[Resident]:
         """Evict until no more than so many bytes are used, of the named datasets or of all; what went."""
         with self._tier.ledger.transaction() as database:
