@@ -17,15 +17,16 @@ import numpy.typing as npt
 from storagering.errors import CorruptDataError, SchemaError, nearest_names
 
 Array = npt.NDArray[Any]
-Kind = Literal["flat", "fixed-shape", "jagged", "doubly-jagged", "string", "nested"]
-Role = Literal["data", "counts", "index", "mask", "tags"]
+Kind = Literal["flat", "fixed-shape", "sparse", "jagged", "doubly-jagged", "string", "nested"]
+Role = Literal["data", "counts", "places", "index", "mask", "tags"]
 StoreFormat = Literal["zarr", "parquet"]
 Profile = Literal["small", "fast"]
+Layout = Literal["columns", "rows"]
 OnBadColumn = Literal["skip", "fail"]
 OnBadSource = Literal["skip", "fail"]
 
 #: Version of the on-disk format; a reader refuses any other by name.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +156,9 @@ class ConversionSpec:
         friends: further trees of the same entries, whose columns are added.
         precision: (pattern of columns, mantissa bits to keep), the first that matches counts.
         fill_absent_chunks: whether chunks that a Zarr or HDF5 source has not are its fill value, or an error.
+        mix: seed of the permutation in which the entries of all sources are stored, None for their own order.
+        layout: ``rows`` packs the flat columns of each entry together, so that any entry can be read alone.
+        sparse: patterns of fixed-shape columns of which only what is not zero is stored.
     """
 
     sources: tuple[tuple[str, str | None], ...]
@@ -172,6 +176,9 @@ class ConversionSpec:
     friends: tuple[str, ...] = ()
     precision: tuple[tuple[str, int], ...] = ()
     fill_absent_chunks: bool = False
+    mix: int | None = None
+    layout: Layout = "columns"
+    sparse: tuple[str, ...] = ()
     version: int = FORMAT_VERSION
 
 
