@@ -13,7 +13,16 @@ import pytest
 from storagering.cache.manifest import decode_manifest, encode_manifest, read_manifest, seal_manifest, spec_key
 from storagering.errors import ChecksumError, CorruptDataError, FormatError, LimitExceededError, NotFoundError
 from storagering.testing.contracts import make_batch
-from storagering.types import FORMAT_VERSION, Chunk, ColumnStatistics, ConversionSpec, Manifest, SourceFile, Span, sha256_hex
+from storagering.types import (
+    FORMAT_VERSION,
+    Chunk,
+    ColumnStatistics,
+    ConversionSpec,
+    Manifest,
+    SourceFile,
+    Span,
+    sha256_hex,
+)
 
 
 def make_manifest(**changes: Any) -> Manifest:
@@ -87,7 +96,9 @@ def test_what_is_not_a_manifest(data: bytes) -> None:
 def test_another_version_is_refused_by_name() -> None:
     manifest = make_manifest()
     other = encode_manifest(replace(manifest, spec=replace(manifest.spec, version=7)))
-    with pytest.raises(FormatError, match=f"here is of format version 7; this release reads {FORMAT_VERSION}: convert again"):
+    with pytest.raises(
+        FormatError, match=f"here is of format version 7; this release reads {FORMAT_VERSION}: convert again"
+    ):
         decode_manifest(other, "here")
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 from tests.faults.processes import wait_for
+from tests.loaders.orders import batches_of
 
 from storagering.api import convert
 from storagering.cache.access import ChunkAccess
@@ -23,8 +24,9 @@ from storagering.cache.store import ChunkReader
 from storagering.catalog.query import sql
 from storagering.config import load_settings
 from storagering.formats.readers import open_source
+from storagering.loaders.loader import MIX_CHUNKS
 from storagering.loaders.plan import plan_epoch
-from storagering.loaders.torch import MIX_CHUNKS, DataLoader
+from storagering.loaders.torch import DataLoader
 from storagering.testing import xrootd
 from storagering.testing.toys import write_toy_tree
 from storagering.types import Chunk
@@ -199,15 +201,11 @@ def test_whoever_pauses_finds_as_much_as_before(dataset: Dataset, seconds: float
         assert digest(seen) == whole
 
 
-def predicted(dataset: Dataset, seed: int, epoch: int) -> Any:
+def predicted(dataset: Dataset, seed: int, epoch: int, batch_size: int) -> Any:
     """The order of the entries of an epoch, from the manifest, the seed and the epoch alone."""
-    chunks = dataset.manifest.chunks
-    plan = plan_epoch(
-        [chunk.num_entries for chunk in chunks], seed=seed, epoch=epoch, shuffle="block", mix_chunks=MIX_CHUNKS
-    )
-    for window, numbers in enumerate(plan.windows):
-        rows = np.concatenate([np.arange(chunks[n].start, chunks[n].stop) for n in numbers])
-        yield rows[plan.rows(window)]
+    entries = [chunk.num_entries for chunk in dataset.manifest.chunks]
+    mixed = round(MIX_CHUNKS * sum(entries) / len(entries))
+    return batches_of(plan_epoch(entries, batch_size=batch_size, window_entries=mixed, seed=seed, epoch=epoch))
 
 
 def slope(values: list[float]) -> float:
@@ -223,7 +221,7 @@ def test_many_epochs(dataset: Dataset, epochs: int) -> None:
     with DataLoader(dataset, 64, COLUMNS, threads=8, seed=11) as loader:
         for epoch in range(epochs):
             seen = np.concatenate([batch["id"].numpy() for batch in loader])
-            expected = events[np.concatenate(list(predicted(dataset, 11, epoch)))]
+            expected = events[np.concatenate(predicted(dataset, 11, epoch, 64))]
             assert hashlib.sha256(seen.tobytes()).digest() == hashlib.sha256(expected.tobytes()).digest()
             now = held()
             figures.append(

@@ -9,7 +9,8 @@ import pytest
 import storagering as sr
 from storagering.errors import CacheFullError, ChecksumError
 from storagering.housekeeping import du
-from storagering.loaders.torch import MIX_CHUNKS, DataLoader
+from storagering.loaders.loader import MIX_CHUNKS
+from storagering.loaders.torch import DataLoader
 from storagering.testing.toys import write_toy_tree
 
 ENTRIES = 3000
@@ -55,10 +56,10 @@ def test_a_quota_smaller_than_the_dataset_still_trains(small: sr.Dataset, monkey
 def test_a_quota_smaller_than_a_window_is_refused_when_the_epoch_is_planned(
     small: sr.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("STORAGERING_QUOTA", "20KB")
+    monkeypatch.setenv("STORAGERING_QUOTA", "24KB")
     with DataLoader("toy", columns=["event"]) as loader, pytest.raises(CacheFullError, match="will never fit"):
         iter(loader)
-    with DataLoader("toy", columns=["event"], shuffle=None) as loader:  # one chunk at a time
+    with DataLoader("toy", 20, ["event"], shuffle=None) as loader:  # one chunk at a time
         assert sum(len(batch["event"]) for batch in loader) == ENTRIES
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -104,7 +104,7 @@ class ChunkAccess:
             self._ram.drop(chunk)
             return None
 
-    def hold(self, windows: Sequence[Sequence[Chunk]]) -> None:
+    def hold(self, windows: Iterable[Sequence[Chunk]]) -> None:
         """Pin what an epoch needs: the whole dataset where it fits, else what is at work (see `held`).
 
         Raises:

@@ -1,211 +1,223 @@
-"""The epoch engine: windows decoded ahead in threads, batches gathered ahead of the training step."""
+"""The epoch engine: windows decoded ahead in threads, batches made ahead of the training step."""
 
 from __future__ import annotations
 
 import os
-import queue
 import threading
 import time
-from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
-
-import numpy as np
+from functools import partial
+from typing import TypeVar
 
 from storagering.errors import CorruptDataError, LoaderError
-from storagering.loaders.buffers import BufferPool
-from storagering.loaders.feed import Group
-from storagering.loaders.gather import Jagged, Piece, gather_batch
-from storagering.loaders.plan import BatchCut, EpochPlan, in_split
+from storagering.loaders.batches import BatchArrays, BatchMaker
+from storagering.loaders.exact import RandomRows
+from storagering.loaders.plan import EpochPlan
 from storagering.loaders.supply import ChunkSupply
+from storagering.loaders.threads import ThreadCrew
 from storagering.loaders.windows import Window, WindowMaker
-from storagering.types import Array
 
 _WINDOWS_AHEAD = 1
 _POLL_SECONDS = 0.05
+#: Time for threads to end what they are at when an epoch is broken off.
+_CLOSE_SECONDS = 5.0
 
-BatchArrays = dict[str, Array]
+_Made = TypeVar("_Made")
+Windows = Callable[[ThreadCrew], WindowMaker]
 Batches = Generator[BatchArrays, None, None]
 """Closing it ends its threads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Feeding:
-    """What to make of the entries: shared by all epochs of a loader."""
+    """What to make of the entries: shared by all epochs of a loader.
 
-    supply: ChunkSupply
-    groups: tuple[Group, ...]
-    split: tuple[float, float] | None
-    jagged: Jagged
-    pad_to: int | None
+    Attributes:
+        finish: what is done with every batch, in a thread.
+        stall_seconds: time without any progress of the threads after which they are given up.
+    """
+
+    rank: int
+    world_size: int
     threads: int
     prefetch_batches: int
-    pool: BufferPool
+    stall_seconds: float
+    finish: Callable[[BatchArrays], BatchArrays] | None
 
 
-def iterate_epoch(feeding: Feeding, plan: EpochPlan, cut: BatchCut, first_step: int) -> Batches:
-    """This rank's batches of an epoch from ``first_step`` on.
+def run_epoch(begin: Callable[[], Epoch], first_step: int) -> Batches:
+    """The batches of an epoch from ``first_step`` on; it begins when the first is asked for.
 
-    Batches are gathered up to ``prefetch_batches`` ahead in a thread of their own. Closing the iterator
-    ends all its threads.
+    Closing the iterator ends all its threads.
 
     Raises:
         CorruptDataError: a chunk is damaged.
-        LoaderError: it is used in a process that was forked from the one that began it.
+        LoaderError: it is used in a process that was forked from the one that began it; its threads stand still.
     """
-    stopped = threading.Event()
-    batches = _gathered(feeding, plan, cut, first_step, stopped)
-    if feeding.prefetch_batches:
-        batches = _prefetched(batches, feeding.prefetch_batches, stopped)
-    return _in_one_process(batches)
-
-
-def _in_one_process(batches: Batches) -> Batches:
-    """The batches, but an error after a fork: the threads that make them are not in the child."""
-    owner, used_up = os.getpid(), object()
+    owner = os.getpid()
+    epoch = begin()
+    batches = epoch.batches(first_step)
     try:
         while True:
             if os.getpid() != owner:
                 raise LoaderError(f"this iteration belongs to process {owner}; after a fork, iterate the loader anew")
-            batch = next(batches, used_up)
-            if batch is used_up:
+            try:
+                batch = next(batches)
+            except StopIteration:
                 return
-            yield batch  # type: ignore[misc]
+            yield batch
     finally:
         batches.close()
+        if os.getpid() == owner:  # nobody in a forked child would end what was begun
+            epoch.close()
 
 
-def _gathered(feeding: Feeding, plan: EpochPlan, cut: BatchCut, first_step: int, stopped: threading.Event) -> Batches:
-    with _Windows(feeding, plan, stopped) as windows:
-        for step in range(first_step, len(cut)):
-            ranges = list(plan.pieces(*cut.entries(step)))
-            if not ranges:  # fewer entries left than ranks: an empty batch of the right shapes
-                ranges = [(len(plan.windows) - 1, 0, 0)]
-            windows.recycle(ranges[0][0])
-            pieces: list[Piece] = []
-            for window, start, stop in ranges:
-                ready = windows.get(window)
-                pieces.append((ready, ready.rows[start:stop]))
-            yield gather_batch(feeding.groups, pieces, feeding.jagged, feeding.pad_to)
+class Epoch(ABC):
+    """One epoch of one rank: its threads, and the batches they make.
+
+    Args:
+        where: the data is, for messages.
+    """
+
+    def __init__(self, feeding: Feeding, plan: EpochPlan, maker: BatchMaker, where: str) -> None:
+        self._feeding, self._plan, self._maker, self._where = feeding, plan, maker, where
+        self.crew = ThreadCrew(feeding.threads, "storagering-decode")
+
+    @abstractmethod
+    def _begin(self, step: int, *, wait: bool) -> Callable[[], BatchArrays] | None:
+        """What makes the batch of a step; None if it would have to be waited for, and that is not wanted."""
+
+    def batches(self, first_step: int) -> Batches:
+        """The batches, in order; those that take work are made ahead."""
+        ahead: deque[Future[BatchArrays]] = deque()
+        limit = self._feeding.prefetch_batches if self._feeding.finish or not self._is_cheap else 0
+        step, last = first_step, self._plan.num_steps
+        while step < last or ahead:
+            while step < last and len(ahead) <= limit:
+                job = self._begin(step, wait=not ahead)
+                if job is None:
+                    break
+                step += 1
+                ahead.append(self.crew.submit(job) if limit else _done(job()))
+                del job  # it holds a window
+            yield self._wait(ahead.popleft())
+
+    @property
+    def _is_cheap(self) -> bool:
+        return self._maker.is_cheap
+
+    def _make(self, window: Window, position: int) -> BatchArrays:
+        batch = self._maker.make(window, position)
+        return batch if self._feeding.finish is None else self._feeding.finish(batch)
+
+    def _wait(self, future: Future[_Made]) -> _Made:
+        """What a thread makes; gives up when none of them has done anything for long."""
+        began = time.monotonic()
+        while True:
+            try:
+                return future.result(timeout=min(1.0, self._feeding.stall_seconds))
+            except TimeoutError:
+                if future.done():
+                    raise
+                since = time.monotonic() - max(began, self.crew.last_done)
+                if since > self._feeding.stall_seconds:
+                    raise LoaderError(
+                        f"no thread of the loader has done anything for {since:.0f} s: they wait for the disk of "
+                        f"{self._where}, or a transform does not end; see the option stall_seconds"
+                    ) from None
+
+    def close(self) -> None:
+        """End all threads."""
+        self.crew.close(_CLOSE_SECONDS)
 
 
-class _Windows:
-    """Windows in order: the one in use, and the next being decoded as soon as its chunks are there."""
+class BlockEpoch(Epoch):
+    """Windows in order: the one in use, and the next being made as soon as its chunks are there."""
 
-    def __init__(self, feeding: Feeding, plan: EpochPlan, stopped: threading.Event) -> None:
-        self._feeding, self._plan, self._stopped = feeding, plan, stopped
+    def __init__(
+        self, feeding: Feeding, plan: EpochPlan, maker: BatchMaker, supply: ChunkSupply, windows: Windows
+    ) -> None:
+        super().__init__(feeding, plan, maker, supply.where)
+        self._supply, self._windows = supply, windows(self.crew)
+        self._stopped = threading.Event()
+        self._assembler = ThreadCrew(1, "storagering-window")
         self._coming: dict[int, Future[Window]] = {}
         self._ask_again = 0.0
 
-    def __enter__(self) -> _Windows:
-        self._owner = os.getpid()
-        self._decoders = ThreadPoolExecutor(self._feeding.threads, "storagering-decode")
-        self._assembler = ThreadPoolExecutor(1, "storagering-window")
-        self._maker = WindowMaker(self._feeding.supply, self._feeding.groups, self._decoders, self._feeding.pool)
-        return self
+    def _begin(self, step: int, *, wait: bool) -> Callable[[], BatchArrays] | None:
+        number, position = self._plan.window_of(step)
+        if not wait and not (number in self._coming and self._coming[number].done()):
+            return None
+        return partial(self._make, self._get(number), position)
 
-    def __exit__(self, *_: object) -> None:
-        if os.getpid() != self._owner:  # forked: nobody here would end what was begun
-            return
-        self._assembler.shutdown(wait=False, cancel_futures=True)
-        self._decoders.shutdown(wait=False, cancel_futures=True)
-        self._assembler.shutdown(wait=True)
-        self._decoders.shutdown(wait=True)
-        self.recycle(len(self._plan.windows))
-
-    def get(self, number: int) -> Window:
+    def _get(self, number: int) -> Window:
         """A window, waiting for it; the next is begun.
 
         Raises:
-            LoaderError: the epoch was ended meanwhile.
+            LoaderError: the epoch was ended meanwhile, or there is no progress.
         """
         # Chunks are waited for here, in a thread that the end of the program does not wait for.
         while number not in self._coming and not self._is_ready(number):
             if self._stopped.wait(_POLL_SECONDS):
                 raise LoaderError("the iteration was ended while it waited for its data")
-        for ahead in range(number, min(number + 1 + _WINDOWS_AHEAD, len(self._plan.windows))):
+        for ahead in range(number, min(number + 1 + _WINDOWS_AHEAD, self._plan.num_windows)):
             if ahead not in self._coming and (ahead == number or self._is_ready(ahead)):
                 self._coming[ahead] = self._assembler.submit(self._assemble, ahead)
-        return self._coming[number].result()
+        for behind in [n for n in self._coming if n < number]:
+            del self._coming[behind]
+        return self._wait(self._coming[number])
 
     def _is_ready(self, number: int) -> bool:
         """Whether all chunks of a window are there; asked not more often than is worth while."""
         now = time.monotonic()
         if now < self._ask_again:
             return False
-        ready = all(self._feeding.supply.is_ready(unit) for unit in self._plan.windows[number])
+        ready = all(self._supply.is_ready(unit) for unit in self._plan.units(number))
         self._ask_again = 0.0 if ready else now + _POLL_SECONDS
         return ready
 
-    def recycle(self, before: int) -> None:
-        """Windows before this one, which no batch needs any more, lend their memory to later ones."""
-        for behind in [n for n in self._coming if n < before]:
-            future = self._coming.pop(behind)
-            if not future.cancelled() and future.exception() is None:
-                self._maker.recycle(future.result())
-
     def _assemble(self, number: int) -> Window:
-        supply = self._feeding.supply
-        chunks = [chunk for unit in self._plan.windows[number] for chunk in supply.chunks(unit)]
-        rows = self._plan.rows(number)
-        if self._feeding.split is not None:
-            taking_part = np.concatenate([in_split(c.start, c.stop, self._feeding.split) for c in chunks])
-            rows = np.flatnonzero(taking_part)[rows]
-        with supply.held(chunks):
+        share = self._plan.share(number, self._feeding.rank, self._feeding.world_size)
+        chunks = [chunk for piece in share.pieces for chunk in self._supply.chunks(piece.unit)]
+        with self._supply.held(chunks):
             try:
-                return self._maker.make(chunks, rows)
+                return self._windows.make(share)
             except CorruptDataError:
-                if not supply.mend(chunks):
+                if not self._supply.mend(chunks):
                     raise
-                return self._maker.make(chunks, rows)
+                return self._windows.make(share)
+
+    def close(self) -> None:
+        self._stopped.set()
+        self._assembler.close(0.0)
+        super().close()
+        self._assembler.close(_CLOSE_SECONDS)
 
 
-class _End:
-    """The last thing in the queue: why there is nothing more."""
+class ExactEpoch(Epoch):
+    """Rows from anywhere, batch by batch."""
 
-    def __init__(self, error: BaseException | None) -> None:
-        self.error = error
+    def __init__(self, feeding: Feeding, plan: EpochPlan, maker: BatchMaker, rows: RandomRows, where: str) -> None:
+        super().__init__(feeding, plan, maker, where)
+        self._rows = rows
 
-
-def _prefetched(batches: Batches, ahead: int, stopped: threading.Event) -> Batches:
-    ready: queue.Queue[BatchArrays | _End] = queue.Queue(ahead)
-
-    def put(item: BatchArrays | _End) -> bool:
-        while not stopped.is_set():
-            try:
-                ready.put(item, timeout=_POLL_SECONDS)
-            except queue.Full:
-                continue
-            return True
+    @property
+    def _is_cheap(self) -> bool:
         return False
 
-    def work() -> None:
-        try:
-            for batch in batches:
-                if not put(batch):
-                    return
-            put(_End(None))
-        except BaseException as error:  # noqa: BLE001  (raised again where the batches are used)
-            put(_End(error))
-        finally:
-            batches.close()  # ends the decoding threads
+    def _begin(self, step: int, *, wait: bool) -> Callable[[], BatchArrays]:  # noqa: ARG002  (there is always one)
+        return partial(self._take, step)
 
-    thread = threading.Thread(target=work, name="storagering-gather", daemon=True)
-    thread.start()
-    try:
-        while not isinstance(item := ready.get(), _End):
-            yield item
-        if item.error is not None:
-            raise item.error
-    finally:
-        stopped.set()
-        thread.join()
+    def _take(self, step: int) -> BatchArrays:
+        numbers = self._plan.exact(step, self._feeding.rank, self._feeding.world_size)
+        return self._make(self._rows.take(numbers), 0)
 
 
-def count_entries(supply: ChunkSupply, split: tuple[float, float] | None) -> Sequence[int]:
-    """Entries of each unit that take part."""
-    if split is None:
-        return supply.entries
-    bounds = pairwise(accumulate(supply.entries, initial=0))
-    return [int(in_split(start, stop, split).sum()) for start, stop in bounds]
+def _done(batch: BatchArrays) -> Future[BatchArrays]:
+    future: Future[BatchArrays] = Future()
+    future.set_result(batch)
+    return future

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from storagering.errors import SchemaError
+from storagering.errors import SchemaError, nearest_names
 from storagering.types import Column, Schema
 
 ColumnRequest = Sequence[str] | Mapping[str, str | Sequence[str]] | None
@@ -36,6 +36,11 @@ class Group:
     def dtype(self) -> np.dtype[np.generic]:
         found = {_tensor_dtype(np.dtype(c.parts[-1].dtype)) for c in self.columns}
         return found.pop() if len(found) == 1 else np.dtype(np.float32)
+
+    @property
+    def flat_items(self) -> bool:
+        """Whether every column has one number an item."""
+        return not self.columns[0].parts[-1].shape
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -88,3 +93,25 @@ def _check_stack(group: Group) -> Group:
     if group.stacked and any(c.parts[-1].shape for c in group.columns):
         raise SchemaError(f"group {group.key!r}: columns of fixed shape cannot be stacked; ask for each by itself")
     return group
+
+
+def lead_columns(groups: Sequence[Group], lead: str | None) -> list[int | None]:
+    """Per group the number of the column named ``lead``, None where it is not in it.
+
+    Raises:
+        SchemaError: no jagged group has it.
+    """
+    if lead is None:
+        return [None] * len(groups)
+    found = [[c.name for c in group.columns].index(lead) if _holds(group, lead) else None for group in groups]
+    if found.count(None) == len(found):
+        raise SchemaError(f"lead={lead!r} is in no group of jagged columns{nearest_names(lead, _jagged_names(groups))}")
+    return found
+
+
+def _holds(group: Group, name: str) -> bool:
+    return group.jagged and group.flat_items and name in [column.name for column in group.columns]
+
+
+def _jagged_names(groups: Sequence[Group]) -> list[str]:
+    return [column.name for group in groups if group.jagged for column in group.columns]

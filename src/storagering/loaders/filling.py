@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
@@ -33,7 +33,7 @@ class GroupedChunks(PublishedChunks):
     def __init__(self, dataset: Dataset, first: FirstEpoch, on_corrupt: OnCorrupt = "fail") -> None:
         super().__init__(dataset, on_corrupt)
         self._first = first
-        self.entries = first.entries
+        self.entries, self.strata = first.entries, (first.order,)
         self._starts = list(accumulate(first.entries, initial=0))
 
     def chunks(self, unit: int) -> Sequence[Chunk]:
@@ -54,6 +54,8 @@ class FillingChunks:
         self._filling, self._first = filling, first
         self.schema = schema
         self.entries: Sequence[int] = first.entries
+        self.strata: Sequence[Sequence[int]] = (first.order,)
+        self.where = f"dataset {filling.name!r}, which is being made"
         self._starts = list(accumulate(first.entries, initial=0))
 
     def is_ready(self, unit: int) -> bool:
@@ -82,7 +84,7 @@ class FillingChunks:
         """See `ChunkSupply.open`."""
         return self._filling.open_chunk(chunk)
 
-    def hold(self, windows: Sequence[Sequence[int]]) -> None:
+    def hold(self, windows: Iterable[Sequence[int]]) -> None:
         """See `ChunkSupply.hold`: what is being made is its builder's to keep."""
 
     def held(self, chunks: Sequence[Chunk]) -> AbstractContextManager[None]:  # noqa: ARG002  (as above)

@@ -1,154 +1,386 @@
-"""The order of an epoch: a pure function of (chunk sizes, seed, epoch). No I/O, no state.
+"""The order of an epoch: a pure function of (entries of the units, seed, epoch). No I/O, no state.
 
-    chunks --permuted--> windows of several chunks --rows permuted inside--> one global sequence of entries
-    global batch g = entries [g*B, (g+1)*B) of it; rank r takes the r-th slice of every global batch
+    units of each stratum, permuted --merged in proportion--> windows of so many batches
+    window --cut into 64 streams, each permuted--> a part of each stream for every batch
 
-So the set of entries in a global batch is the same for every world size, and any step is found at once.
+A unit is a chunk, or what the data counts in; a stratum is what should come evenly: the files of one class. So every
+window, and every stream of it, has the shares of the whole dataset, however the files are sorted.
+
+A global batch takes fixed places from every stream, and rank r of w the r-th w-th of these places. So the set of
+entries in a global batch is the same for every world size; a rank whose places are whole streams (any world size that
+divides 64) reads only these; and any step is found at once.
 """
 
 from __future__ import annotations
 
-import itertools
+import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cached_property
+from itertools import accumulate
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from storagering.loaders.kernels import permuted, shuffle_segments
 from storagering.types import Array
 
 Shuffle = Literal["block", "exact"] | None
-_CHUNK_ORDER, _ROW_ORDER = 0, 1
+Tail = Literal["short", "drop", "pad", "wrap"]
+
+#: Parts of a window that are shuffled by themselves: world sizes that divide it share no chunk needlessly.
+STREAMS = 64
+#: Changes if the same seed gives another order than it did: states of the two do not mix.
+ORDER_VERSION = 2
+_UNIT_ORDER, _ROW_ORDER, _EXACT_ORDER, _SHIFT = range(4)
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """Entries ``start`` to ``stop`` of those of a unit that take part."""
+
+    unit: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one rank takes from a window.
+
+    Attributes:
+        pieces: what to read: a *place* is a number in this sequence of entries.
+        sources: the place of each row, batch after batch (int64); -1 is a row of padding.
+        bounds: where each batch begins in ``sources``; last, its length.
+    """
+
+    pieces: tuple[Piece, ...]
+    sources: Array
+    bounds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class EpochPlan:
     """One epoch's order.
 
     Attributes:
-        windows: chunk numbers of each window, in reading order.
-        starts: position in the global sequence at which each window begins; last, the number of entries.
-        shuffled: whether rows are permuted within windows.
+        entries: of each unit, those that take part.
+        strata: units of each stratum in reading order.
+        shifts: with which entry each stratum begins; it goes on to its end, and then from its start. So any entry may
+            come in any window, also where these are smaller than a unit.
+        batch_size: entries of a global batch.
+        window_batches: full batches of a window.
+        tail: what becomes of the entries after the last full global batch. ``short``: a smaller batch, split over the
+            ranks as evenly as can be; ``drop``: left out; ``pad``: a full one with rows of zeros; ``wrap``: filled up
+            with entries of the first. All ranks have equally many steps.
     """
 
-    windows: tuple[tuple[int, ...], ...]
-    starts: tuple[int, ...]
+    entries: tuple[int, ...]
+    strata: tuple[tuple[int, ...], ...]
+    shifts: tuple[int, ...]
+    batch_size: int
+    window_batches: int
     seed: int
     epoch: int
-    shuffled: bool
+    shuffle: Shuffle
+    tail: Tail
+
+    @cached_property
+    def num_entries(self) -> int:
+        """Entries that take part, of all ranks together."""
+        return sum(self.sizes)
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """Entries of each stratum."""
+        return tuple(sum(self.entries[unit] for unit in stratum) for stratum in self.strata)
 
     @property
-    def num_entries(self) -> int:
-        """Entries of the epoch, of all ranks together."""
-        return self.starts[-1]
+    def num_steps(self) -> int:
+        """Batches of the epoch, on every rank."""
+        return count_steps(self.num_entries, self.batch_size, self.tail)
 
-    def rows(self, window: int) -> Array:
-        """Order in which the rows of a window are used, as int64."""
-        count = self.starts[window + 1] - self.starts[window]
-        if not self.shuffled:
-            return np.arange(count)
-        return _generator(self.seed, self.epoch, _ROW_ORDER, window).permutation(count)
+    @property
+    def num_windows(self) -> int:
+        """Windows of the epoch."""
+        return -(-self.num_steps // self.window_batches)
 
-    def pieces(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-        """(window, from, to) for entries ``start`` to ``stop`` of the global sequence."""
-        window = max(0, int(np.searchsorted(self.starts, start, side="right")) - 1)
+    def window_of(self, step: int) -> tuple[int, int]:
+        """The window of a step, and the step's number in it."""
+        return divmod(step, self.window_batches)
+
+    def units(self, window: int) -> list[int]:
+        """The units that a window needs, all ranks together."""
+        if self.shuffle == "exact":
+            return [unit for stratum in self.strata for unit in stratum]
+        low, high = self._span(window)
+        return [piece.unit for piece in self._pieces(_apportion(self.sizes, low), _apportion(self.sizes, high))]
+
+    def share(self, window: int, rank: int, world_size: int) -> Share:
+        """What a rank takes from a window."""
+        low, high = self._span(window)
+        full, rest = divmod(high - low, self.batch_size)
+        streams = STREAMS if self.shuffle and full else 1
+        cut = _Cut(full, self.batch_size, rest, streams, rank, world_size)
+        starts = _apportion(self.sizes, low)
+        inside = (_apportion(self.sizes, high) - starts).tolist()
+        counts = np.array([_apportion(inside, edge) for edge in cut.edges])  # (streams + 1, strata)
+        pieces = tuple(self._pieces(starts + counts[0], starts + counts[-1]))
+        places = _merge(counts)
+        if self.shuffle:
+            edges = np.array(cut.edges) - cut.edges[0]
+            shuffle_segments(places, edges, cut.first, _key(self.seed, self.epoch, _ROW_ORDER, window))
+        sources, bounds = cut.deal(places)
+        share = Share(pieces, sources, bounds)
+        return self._complete(share, rank, world_size) if rest and self.tail in ("pad", "wrap") else share
+
+    def exact(self, step: int, rank: int, world_size: int) -> Array:
+        """The entries of a rank's batch under an exact shuffle, numbered as in ``entries``; -1 is padding."""
+        begin, own = step * self.batch_size, self.batch_size // world_size
+        size = min(self.batch_size, self.num_entries - begin)
+        low, high = size * rank // world_size, size * (rank + 1) // world_size
+        places = np.arange(begin + low, begin + high)
+        if self.tail == "wrap":
+            fill = np.arange(own * rank - low, own * (rank + 1) - high) % self.num_entries
+            places = np.append(places, fill)
+        found = np.full(own if self.tail == "pad" else len(places), -1)
+        permuted(places, self.num_entries, _key(self.seed, self.epoch, _EXACT_ORDER, 0), found[: len(places)])
+        return found
+
+    def _span(self, window: int) -> tuple[int, int]:
+        """The places of a window in the merged sequence of all strata."""
+        size = self.window_batches * self.batch_size
+        end = self.num_entries
+        if self.tail == "drop":
+            end -= end % self.batch_size
+        return window * size, min(end, (window + 1) * size)
+
+    def _pieces(self, starts: Array, stops: Array) -> Iterator[Piece]:
+        for stratum, start, stop in zip(range(len(self.strata)), starts, stops, strict=True):
+            size, shift = self.sizes[stratum], self.shifts[stratum]
+            low, high = int(start) + shift, int(stop) + shift
+            yield from self._cut_stratum(stratum, min(low, size), min(high, size))
+            yield from self._cut_stratum(stratum, max(low, size) - size, max(high, size) - size)
+
+    def _cut_stratum(self, stratum: int, start: int, stop: int) -> Iterator[Piece]:
+        units, begins = self.strata[stratum], self._begins[stratum]
+        at = int(np.searchsorted(begins, start, side="right")) - 1
         while start < stop:
-            end = min(stop, self.starts[window + 1])
-            if end > start:
-                yield window, start - self.starts[window], end - self.starts[window]
-                start = end
-            window += 1
+            low, high = int(begins[at]), int(begins[at + 1])
+            if high > start:
+                yield Piece(units[at], start - low, min(stop, high) - low)
+                start = high
+            at += 1
+
+    @cached_property
+    def _begins(self) -> tuple[Array, ...]:
+        """Where each unit of a stratum begins in it; last, the stratum's size."""
+        return tuple(
+            np.fromiter(accumulate((self.entries[u] for u in s), initial=0), np.int64, len(s) + 1) for s in self.strata
+        )
+
+    def _complete(self, share: Share, rank: int, world_size: int) -> Share:
+        """The last batch of a rank made as long as the others: place n that is left over is place n of the first."""
+        size = self.batch_size // world_size
+        there = share.bounds[-1] - share.bounds[-2]
+        bounds = (*share.bounds[:-1], share.bounds[-2] + size)
+        if self.tail == "pad":
+            return Share(share.pieces, np.append(share.sources, np.full(size - there, -1)), bounds)
+        first = replace(self, tail="short").share(0, 0, 1)
+        before = size * rank - self.num_entries % self.batch_size * rank // world_size
+        places = np.arange(before, before + size - there) % first.bounds[1]
+        ahead = sum(piece.stop - piece.start for piece in share.pieces)
+        return Share(share.pieces + first.pieces, np.append(share.sources, first.sources[places] + ahead), bounds)
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """A window of full batches and a short one, cut into streams, of which a rank takes some.
+
+    Stream s has the places [size*s//streams, size*(s+1)//streams) of a batch, and rank r of w the places
+    [size*r//w, size*(r+1)//w).
+    """
+
+    full: int
+    batch_size: int
+    rest: int
+    streams: int
+    rank: int
+    world_size: int
+
+    @property
+    def first(self) -> int:
+        """The first stream that has a place of this rank's."""
+        return self.rank * self.streams // self.world_size
+
+    @property
+    def last(self) -> int:
+        """The one behind the last."""
+        return -(-(self.rank + 1) * self.streams // self.world_size)
+
+    @cached_property
+    def edges(self) -> list[int]:
+        """Where the rank's streams begin in the window, and where the last of them ends."""
+        return [
+            self.full * (self.batch_size * s // self.streams) + self.rest * s // self.streams
+            for s in range(self.first, self.last + 1)
+        ]
+
+    def deal(self, places: Array) -> tuple[Array, tuple[int, ...]]:
+        """The rank's batches from the places of its streams: (sources, bounds) of a `Share`."""
+        low, high = self._of_rank(self.batch_size)
+        rest_low, rest_high = self._of_rank(self.rest)
+        whole = np.empty((self.full, high - low), np.int64)
+        rest = np.empty((1, rest_high - rest_low), np.int64)
+        for number, stream in enumerate(range(self.first, self.last)):
+            own = places[self.edges[number] - self.edges[0] : self.edges[number + 1] - self.edges[0]]
+            a, b = self._of_stream(self.batch_size, stream)
+            cut = self.full * (b - a)
+            _put(own[:cut].reshape(self.full, b - a), a, whole, low)
+            _put(own[None, cut:], self._of_stream(self.rest, stream)[0], rest, rest_low)
+        bounds = [number * (high - low) for number in range(self.full + 1)]
+        if self.rest:
+            bounds.append(bounds[-1] + rest.size)
+        return np.concatenate([whole.reshape(-1), rest.reshape(-1)]), tuple(bounds)
+
+    def _of_rank(self, size: int) -> tuple[int, int]:
+        return size * self.rank // self.world_size, size * (self.rank + 1) // self.world_size
+
+    def _of_stream(self, size: int, stream: int) -> tuple[int, int]:
+        return size * stream // self.streams, size * (stream + 1) // self.streams
+
+
+def _put(source: Array, at: int, target: Array, origin: int) -> None:
+    """Columns that stand for the places from ``at`` on, into those that begin at ``origin``, where both have them."""
+    low, high = max(at, origin), min(at + source.shape[1], origin + target.shape[1])
+    if high > low:
+        target[:, low - origin : high - origin] = source[:, low - at : high - at]
+
+
+def _merge(counts: Array) -> Array:
+    """Places of the entries stream by stream, where the pieces lie stratum by stratum.
+
+    Args:
+        counts: (streams + 1, strata): how many entries of each stratum lie before each stream.
+    """
+    if counts.shape[1] == 1:
+        return np.arange(counts[-1, 0] - counts[0, 0])
+    own = counts - counts[0]
+    begins = own[:-1] + np.concatenate([[0], np.cumsum(own[-1])[:-1]])  # (streams, strata)
+    lengths = np.diff(own, axis=0)
+    ends = np.cumsum(lengths.reshape(-1))
+    return np.repeat(begins.reshape(-1) - (ends - lengths.reshape(-1)), lengths.reshape(-1)) + np.arange(ends[-1])
+
+
+def _apportion(sizes: Sequence[int], total: int) -> Array:
+    """How many of the first ``total`` come from each part when parts of those sizes are merged in proportion.
+
+    Entry j of a part of n stands at (j + 1/2) / n, so every part's count is within about one of its share, and only
+    grows with ``total`` (the method of Webster and Sainte-Laguë).
+    """
+    everything = sum(sizes)
+    if len(sizes) == 1 or not everything:
+        return np.array([total, *([0] * (len(sizes) - 1))], np.int64)
+    counts = [min(n, (2 * total * n + everything) // (2 * everything)) for n in sizes]
+    excess = sum(counts) - total
+    if excess > 0:
+        behind = [
+            (Fraction(1 - 2 * k, 2 * n), -part) for part, (k, n) in enumerate(zip(counts, sizes, strict=True)) if k
+        ]
+        heapq.heapify(behind)
+        for _ in range(excess):
+            place, part = heapq.heappop(behind)
+            counts[-part] -= 1
+            if counts[-part]:
+                heapq.heappush(behind, (place + Fraction(1, sizes[-part]), part))
+    elif excess < 0:
+        ahead = [
+            (Fraction(2 * k + 1, 2 * n), part) for part, (k, n) in enumerate(zip(counts, sizes, strict=True)) if k < n
+        ]
+        heapq.heapify(ahead)
+        for _ in range(-excess):
+            place, part = heapq.heappop(ahead)
+            counts[part] += 1
+            if counts[part] < sizes[part]:
+                heapq.heappush(ahead, (place + Fraction(1, sizes[part]), part))
+    return np.array(counts, np.int64)
 
 
 def plan_epoch(
-    chunk_entries: Sequence[int],
+    entries: Sequence[int],
     *,
+    batch_size: int,
+    window_entries: int,
     seed: int,
     epoch: int,
-    shuffle: Shuffle,
-    mix_chunks: int,
+    shuffle: Shuffle = "block",
+    tail: Tail = "short",
+    strata: Sequence[Sequence[int]] | None = None,
     order: Sequence[int] | None = None,
 ) -> EpochPlan:
     """The order of one epoch.
 
     Args:
-        chunk_entries: entries of each chunk that take part.
+        entries: of each unit, those that take part.
+        batch_size: entries of a global batch.
+        window_entries: about how many are mixed at a time under ``"block"``.
         seed: of all epochs.
         epoch: which one.
-        mix_chunks: chunks of a window under ``"block"``.
-        shuffle: ``"block"`` permutes chunks and mixes ``mix_chunks`` of them at a time; ``"exact"`` is a
-            uniform permutation of all entries; None keeps the stored order.
-        order: the permutation of chunks under ``"block"``, if they come in a given one.
+        shuffle: ``"block"`` permutes units and mixes windows of them; ``"exact"`` is a uniform permutation of all
+            entries; None keeps the stored order.
+        tail: see `EpochPlan`.
+        strata: units that come in proportion, all in one without it.
+        order: of the units under ``"block"``, if they come in a given one; there are no strata then.
     """
-    number = len(chunk_entries)
-    if shuffle == "exact":
-        windows = [tuple(range(number))]
-    elif shuffle == "block":
+    parts: list[Sequence[int]] = [range(len(entries))]
+    if shuffle == "block":
+        parts = [order] if order is not None else [s for s in strata or parts if any(entries[u] for u in s)] or parts
         if order is None:
-            order = _generator(seed, epoch, _CHUNK_ORDER, 0).permutation(number).tolist()
-        windows = [tuple(w) for w in _even_parts(order, mix_chunks)]
-    else:
-        windows = [(n,) for n in range(number)]
-    sizes = [sum(chunk_entries[n] for n in window) for window in windows]
-    starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).tolist()
-    return EpochPlan(tuple(windows), tuple(starts), seed, epoch, shuffle is not None)
+            parts = [_shuffled(part, _key(seed, epoch, _UNIT_ORDER, number)) for number, part in enumerate(parts)]
+    shifts = [0] * len(parts)
+    if shuffle == "block" and order is None:
+        shifts = [_below(sum(entries[u] for u in part), seed, epoch, number) for number, part in enumerate(parts)]
+    batches = max(1, round(window_entries / batch_size))
+    units = tuple(map(tuple, parts))
+    return EpochPlan(tuple(entries), units, tuple(shifts), batch_size, batches, seed, epoch, shuffle, tail)
 
 
-def _even_parts(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    """``order`` in parts of at most ``size``, none much smaller than the others: a small one mixes badly."""
-    parts = max(1, -(-len(order) // size))
-    cuts = np.linspace(0, len(order), parts + 1).astype(int).tolist()
-    return (order[a:b] for a, b in itertools.pairwise(cuts))
+def _below(size: int, seed: int, epoch: int, stratum: int) -> int:
+    """A number below ``size``, or 0."""
+    return int(_key(seed, epoch, _SHIFT, stratum)) * size >> 64
 
 
-def _generator(seed: int, epoch: int, purpose: int, number: int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch, purpose, number])))
+def _shuffled(units: Sequence[int], key: np.uint64) -> list[int]:
+    found = np.array(units, np.int64)
+    shuffle_segments(found, np.array([0, len(found)]), 0, key)
+    return [int(unit) for unit in found]
 
 
-def order_fingerprint() -> str:
-    """Changes if this NumPy draws permutations otherwise than another: states of the two do not mix."""
-    return "-".join(map(str, _generator(0, 0, 0, 0).permutation(6).tolist()))
+def _key(seed: int, epoch: int, purpose: int, number: int) -> np.uint64:
+    """64 bits of NumPy's seed sequence, whose results never change."""
+    return np.uint64(np.random.SeedSequence([seed, epoch, purpose, number]).generate_state(1, np.uint64)[0])
 
 
-@dataclass(frozen=True, slots=True)
-class BatchCut:
-    """How the global sequence becomes one rank's batches; all ranks have equally many.
-
-    The entries left over after the last full global batch form a smaller one, split as evenly as can be
-    (with fewer entries than ranks some get an empty batch), or are dropped with ``drop_last``.
-    """
-
-    num_entries: int
-    batch_size: int
-    rank: int
-    world_size: int
-    drop_last: bool
-
-    @property
-    def global_batch_size(self) -> int:
-        """Entries of one step over all ranks."""
-        return self.batch_size * self.world_size
-
-    def __len__(self) -> int:
-        full, rest = divmod(self.num_entries, self.global_batch_size)
-        return full + (1 if rest and not self.drop_last else 0)
-
-    def entries(self, step: int) -> tuple[int, int]:
-        """This rank's range of the global sequence in a step."""
-        begin = step * self.global_batch_size
-        size = min(self.global_batch_size, self.num_entries - begin)
-        return begin + size * self.rank // self.world_size, begin + size * (self.rank + 1) // self.world_size
+def count_steps(num_entries: int, batch_size: int, tail: Tail) -> int:
+    """Batches of an epoch."""
+    return num_entries // batch_size if tail == "drop" else -(-num_entries // batch_size)
 
 
 def in_split(start: int, stop: int, split: tuple[float, float]) -> npt.NDArray[np.bool_]:
-    """Which of the entries ``start`` to ``stop`` belong to a split.
+    """Which of the entries ``start`` to ``stop`` belong to a split: see `in_split_of`."""
+    return in_split_of(np.arange(start, stop, dtype=np.uint64), split)
+
+
+def in_split_of(numbers: Array, split: tuple[float, float]) -> npt.NDArray[np.bool_]:
+    """Which of those entries belong to a split.
 
     An entry's place in [0, 1) is a hash of its number (SplitMix64, Steele et al. 2014), so it is the same
     for every seed, epoch and machine.
     """
     with np.errstate(over="ignore"):
-        z = np.arange(start, stop, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x9E3779B97F4A7C15)
+        z = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         place = (z ^ (z >> np.uint64(31))) >> np.uint64(11)

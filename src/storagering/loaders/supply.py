@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from itertools import pairwise
 from typing import Protocol
 
 from storagering.cache.access import OnCorrupt
 from storagering.cache.dataset import Dataset
 from storagering.cache.store import ChunkReader
-from storagering.types import Chunk, Schema
+from storagering.types import Chunk, Manifest, Schema
+
+#: A window holds a part of a chunk of each.
+_MAX_STRATA = 16
 
 
 class ChunkSupply(Protocol):
@@ -18,10 +22,14 @@ class ChunkSupply(Protocol):
     Attributes:
         schema: the columns in them.
         entries: of each unit: a plan permutes units, not knowing what chunks they are made of.
+        strata: units of each class or source, which should come in proportion.
+        where: where they are, for messages.
     """
 
     schema: Schema
     entries: Sequence[int]
+    strata: Sequence[Sequence[int]]
+    where: str
 
     def is_ready(self, unit: int) -> bool:
         """Whether the chunks of a unit are there; if not, they are coming.
@@ -40,7 +48,7 @@ class ChunkSupply(Protocol):
             CorruptDataError: the file is not what it should be.
         """
 
-    def hold(self, windows: Sequence[Sequence[int]]) -> None:
+    def hold(self, windows: Iterable[Sequence[int]]) -> None:
         """An epoch is planned, which needs these units together.
 
         Raises:
@@ -69,6 +77,8 @@ class PublishedChunks:
         self._on_corrupt = on_corrupt
         self.schema = dataset.schema
         self.entries: Sequence[int] = [chunk.num_entries for chunk in self._chunks]
+        self.strata: Sequence[Sequence[int]] = strata_of(dataset.manifest)
+        self.where = str(dataset.path)
 
     def is_ready(self, unit: int) -> bool:
         """See `ChunkSupply.is_ready`."""
@@ -82,9 +92,9 @@ class PublishedChunks:
         """See `ChunkSupply.open`."""
         return self._access.open(chunk)
 
-    def hold(self, windows: Sequence[Sequence[int]]) -> None:
+    def hold(self, windows: Iterable[Sequence[int]]) -> None:
         """See `ChunkSupply.hold`: all chunks are pinned if they fit, else one window after the other."""
-        self._access.hold([[chunk for unit in window for chunk in self.chunks(unit)] for window in windows])
+        self._access.hold([chunk for unit in window for chunk in self.chunks(unit)] for window in windows)
 
     def held(self, chunks: Sequence[Chunk]) -> AbstractContextManager[None]:
         """See `ChunkSupply.held`."""
@@ -101,3 +111,23 @@ class PublishedChunks:
     def close(self) -> None:
         """See `ChunkSupply.close`."""
         self._access.close()
+
+
+def strata_of(manifest: Manifest) -> list[list[int]]:
+    """The chunks of each class, or of each source file where classes were not named, at most `_MAX_STRATA` of them.
+
+    A chunk of several counts where it begins. A mixed dataset is one stratum: each of its chunks is like the others.
+    """
+    if manifest.spec.mix is not None:
+        return [list(range(len(manifest.chunks)))]
+    labels = [source.label for source in manifest.sources]
+    kinds: list[object] = list(labels) if any(labels) else list(range(len(labels)))
+    found: dict[object, list[int]] = {}
+    for number, chunk in enumerate(manifest.chunks):
+        found.setdefault(kinds[chunk.spans[0].source] if chunk.spans else None, []).append(number)
+    parts = list(found.values())
+    if len(parts) <= _MAX_STRATA:
+        return parts
+    joined = [unit for part in parts for unit in part]  # neighbours together: they are more alike than others
+    cuts = [len(joined) * n // _MAX_STRATA for n in range(_MAX_STRATA + 1)]
+    return [joined[a:b] for a, b in pairwise(cuts)]

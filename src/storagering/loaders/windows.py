@@ -1,103 +1,190 @@
-"""A window: several chunks decoded side by side, from which batches are gathered."""
+"""A window: a rank's part of several chunks, decoded and laid out by rows, batch after batch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import Executor
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
 from storagering.cache.store import ChunkReader
 from storagering.errors import CorruptDataError, SchemaError
-from storagering.loaders.buffers import Buffer, BufferPool, shaped
+from storagering.loaders.buffers import BufferPool
 from storagering.loaders.feed import Group
+from storagering.loaders.kernels import invert, scatter_columns, scatter_counts, scatter_lists, scatter_rows
+from storagering.loaders.plan import Piece, Share
 from storagering.loaders.supply import ChunkSupply
+from storagering.loaders.taking import Taking
+from storagering.loaders.threads import ThreadCrew
 from storagering.types import Array, Chunk
 
-#: Rows that are transposed at a time: their columns and rows fit into the second-level cache.
-_ROWS_PER_BLOCK = 2048
+#: Chunks of which a window used a part are kept decoded for the next one, up to this size together.
+_KEPT_BYTES = 128 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A group's part of a window, in the order of use.
+
+    Attributes:
+        values: one row for each entry; of a jagged group, the items of all entries, one row each.
+        offsets: of a jagged group, where each entry's items begin (int64, one more than entries).
+    """
+
+    values: Array
+    offsets: Array | None
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Decoded rows, group by group.
+    """All groups of a rank's window.
 
     Attributes:
-        values: per group the rows (row-major, features last); for jagged groups the items of all
-            entries, and one row of zeros behind them that padding points to.
-        offsets: per jagged group where each entry's items begin (int64, one more than entries).
-        rows: the entries that take part, in the order of use.
-        buffers: the memory of ``values``, to be given back.
+        rows: group by group.
+        bounds: where each batch begins; last, the number of rows.
+        padding: rows at the end that are none of the dataset's.
     """
 
-    values: tuple[Array, ...]
+    rows: tuple[Rows, ...]
+    bounds: tuple[int, ...]
+    padding: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A chunk that is open: its reader, and the offsets of jagged groups."""
+
+    reader: ChunkReader
     offsets: tuple[Array | None, ...]
-    rows: Array
-    buffers: tuple[Buffer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """The entries of one chunk: from ``start`` on, they go to the rows ``targets``; -1 is nowhere."""
+
+    chunk: Chunk
+    start: int
+    targets: Array
 
 
 class WindowMaker:
-    """Decodes chunks in parallel and lays their columns out by rows, in memory that is used again."""
+    """Decodes chunks in parallel, and writes their entries to where batches want them, in one pass."""
 
-    def __init__(self, supply: ChunkSupply, groups: Sequence[Group], decoders: Executor, pool: BufferPool) -> None:
-        self._supply, self._groups, self._decoders, self._pool = supply, groups, decoders, pool
+    def __init__(
+        self, supply: ChunkSupply, groups: Sequence[Group], taking: Taking, crew: ThreadCrew, pool: BufferPool
+    ) -> None:
+        self._supply, self._groups, self._taking, self._crew, self._pool = supply, groups, taking, crew, pool
+        self._kept: dict[str, tuple[Array, ...]] = {}
 
-    def make(self, chunks: Sequence[Chunk], rows: Array) -> Window:
-        """The window of those chunks.
+    def make(self, share: Share) -> Window:
+        """A rank's window.
 
         Raises:
             CorruptDataError: a chunk is damaged (see `ChunkReader`).
             SchemaError: the jagged columns of a group have different lengths.
         """
-        opened = list(self._decoders.map(self._open, chunks))
-        values, offsets, buffers, jobs = [], [], [], []
-        for number, group in enumerate(self._groups):
-            own = [o.offsets[number] for o in opened]
-            lengths = [c.num_entries if o is None else int(o[-1]) for c, o in zip(chunks, own, strict=True)]
-            starts = np.concatenate([[0], np.cumsum(lengths)]).tolist()
-            shape = (starts[-1] + group.jagged, *group.row_shape)
-            buffers.append(self._pool.lend(int(np.prod(shape, dtype=np.int64)) * group.dtype.itemsize))
-            matrix = shaped(buffers[-1], shape, group.dtype)
-            if group.jagged:
-                matrix[-1] = 0
-            values.append(matrix)
-            offsets.append(_join_offsets([o for o in own if o is not None]) if group.jagged else None)
-            jobs += [(o, group, matrix[a:b]) for o, (a, b) in zip(opened, pairwise(starts), strict=True)]
-        for _ in self._decoders.map(self._fill, jobs):
-            pass
-        return Window(tuple(values), tuple(offsets), rows, tuple(buffers))
+        count = share.bounds[-1]
+        targets = np.empty(sum(piece.stop - piece.start for piece in share.pieces), np.int32)
+        invert(share.sources, targets)
+        jobs = list(self._jobs(share.pieces, targets))
+        opened = self._crew.map(self._open, [job.chunk for job in jobs])
+        rows = tuple(self._make_room(number, jobs, opened, count) for number in range(len(self._groups)))
+        left = [self._crew.submit(self._fill, job, chunk, rows) for job, chunk in zip(jobs, opened, strict=True)]
+        self._keep(jobs, [future.result() for future in left])
+        return Window(rows, share.bounds, int((share.sources < 0).sum()))
 
-    def recycle(self, window: Window) -> None:
-        """Take the window's memory back; no batch refers to it, they are copies."""
-        for buffer in window.buffers:
-            self._pool.give_back(buffer)
+    def _jobs(self, pieces: Sequence[Piece], targets: Array) -> Iterator[_Job]:
+        at = 0
+        for piece in pieces:
+            before = 0
+            for chunk in self._supply.chunks(piece.unit):
+                taken = self._taking.rows(chunk)
+                count = chunk.num_entries if taken is None else len(taken)
+                start, stop = max(piece.start - before, 0), min(piece.stop - before, count)
+                if stop > start:
+                    own = targets[at : at + stop - start]
+                    at += stop - start
+                    yield _Job(chunk, start, own) if taken is None else _spread(chunk, taken[start:stop], own)
+                before += count
 
-    def _open(self, chunk: Chunk) -> _OpenChunk:
+    def _open(self, chunk: Chunk) -> _Opened:
         reader = self._supply.open(chunk)
-        return _OpenChunk(chunk, reader, [_read_offsets(reader, g, chunk) for g in self._groups])
+        return _Opened(reader, tuple(_read_offsets(reader, group, chunk) for group in self._groups))
 
-    def _fill(self, job: tuple[_OpenChunk, Group, Array]) -> None:
-        opened, group, target = job
-        if not group.stacked:
-            _copy(opened.reader.read_column(group.columns[0].name, _same_type(target, group))[-1], target, group, 0)
-            return
-        stored = [np.dtype(c.parts[-1].dtype) for c in group.columns]
-        with self._pool.borrowed(len(target) * sum(s.itemsize for s in stored)) as scratch:
-            columns, at = [], 0
-            for column, dtype in zip(group.columns, stored, strict=True):
-                out = shaped(scratch[at:], (len(target),), dtype) if at % dtype.itemsize == 0 else None
-                columns.append(opened.reader.read_column(column.name, out)[-1])
-                at += len(target) * dtype.itemsize
-            _transpose(columns, target, group)
+    def _make_room(self, number: int, jobs: Sequence[_Job], opened: Sequence[_Opened], count: int) -> Rows:
+        """A group's rows, to be filled; and where the items of each begin."""
+        group = self._groups[number]
+        if not group.jagged:
+            return Rows(self._pool.array((count, *group.row_shape), group.dtype), None)
+        ends = np.zeros(count + 1, np.int64)
+        for job, chunk in zip(jobs, opened, strict=True):
+            offsets = chunk.offsets[number]
+            if offsets is not None:
+                scatter_counts(offsets, job.start, job.targets, ends[1:])
+        np.cumsum(ends, out=ends)
+        return Rows(self._pool.array((int(ends[-1]), *group.row_shape), group.dtype), ends)
+
+    def _fill(self, job: _Job, opened: _Opened, rows: Sequence[Rows]) -> tuple[Array, ...]:
+        """Decode a chunk and write its entries to their rows; what was decoded."""
+        kept = self._kept.get(job.chunk.file)
+        decoded = []
+        for number, group in enumerate(self._groups):
+            offsets = opened.offsets[number]
+            items = job.chunk.num_entries if offsets is None else int(offsets[-1])
+            values = self._read(opened.reader, group, items) if kept is None else kept[number]
+            _scatter(group, values, offsets, job, rows[number])
+            decoded.append(values)
+        return tuple(decoded) if job.start + len(job.targets) < job.chunk.num_entries else ()
+
+    def _read(self, reader: ChunkReader, group: Group, items: int) -> Array:
+        """A group's columns one below the other: (columns, items), or (items, ...) of one that has a shape."""
+        if not group.flat_items:
+            out = self._pool.array((items, *group.row_shape), group.dtype)
+            _copy(reader.read_column(group.columns[0].name, _same_type(out, group, 0))[-1], out, group, 0)
+            return out
+        out = self._pool.array((len(group.columns), items), group.dtype)
+        for number, column in enumerate(group.columns):
+            target = out[number]
+            _copy(reader.read_column(column.name, _same_type(target, group, number))[-1], target, group, number)
+        return out
+
+    def _keep(self, jobs: Sequence[_Job], left: Sequence[tuple[Array, ...]]) -> None:
+        """Keep what the next window may go on with: chunks of which this one left some entries."""
+        kept, nbytes = {}, 0
+        for job, values in zip(jobs, left, strict=True):
+            nbytes += sum(array.nbytes for array in values)
+            if values and nbytes <= _KEPT_BYTES:
+                kept[job.chunk.file] = values
+        self._kept = kept
 
 
-@dataclass(frozen=True, slots=True)
-class _OpenChunk:
-    chunk: Chunk
-    reader: ChunkReader
-    offsets: list[Array | None]
+def _spread(chunk: Chunk, taken: Array, targets: Array) -> _Job:
+    """A job over the chunk's entries from the first that is taken to the last: others go nowhere."""
+    first = int(taken[0])
+    spread = np.full(int(taken[-1]) + 1 - first, -1, targets.dtype)
+    spread[taken - first] = targets
+    return _Job(chunk, first, spread)
+
+
+def _scatter(group: Group, values: Array, offsets: Array | None, job: _Job, rows: Rows) -> None:
+    target, columns = as_matrix(rows.values), as_bits(values) if group.flat_items else as_matrix(values).T
+    if offsets is not None and rows.offsets is not None:
+        scatter_lists(columns, offsets, job.start, job.targets, rows.offsets, target)
+    elif group.flat_items:
+        scatter_columns(columns, job.start, job.targets, target)
+    else:
+        scatter_rows(columns.T, job.start, job.targets, target)
+
+
+def as_matrix(array: Array) -> Array:
+    """Bits of rows of numbers, whatever their shape: (n, F)."""
+    return as_bits(array).reshape(len(array), math.prod(array.shape[1:]))
+
+
+def as_bits(array: Array) -> Array:
+    """Numbers as integers of their size: the kernels move bits, and are compiled once for each size."""
+    return array.view(np.dtype(f"<u{array.dtype.itemsize}"))
 
 
 def _read_offsets(reader: ChunkReader, group: Group, chunk: Chunk) -> Array | None:
@@ -114,38 +201,16 @@ def _read_offsets(reader: ChunkReader, group: Group, chunk: Chunk) -> Array | No
     return first
 
 
-def _same_type(target: Array, group: Group) -> Array | None:
+def _same_type(target: Array, group: Group, number: int) -> Array | None:
     """The target itself where the column can be decoded straight into it."""
-    return target if target.dtype == np.dtype(group.columns[0].parts[-1].dtype) else None
-
-
-def _transpose(columns: list[Array], target: Array, group: Group) -> None:
-    """Columns into rows: the one transposition on the way from disk to batch."""
-    for number, column in enumerate(columns):
-        _check(column, target, group, number)
-    for start in range(0, len(target), _ROWS_PER_BLOCK):
-        block = target[start : start + _ROWS_PER_BLOCK]
-        for number, column in enumerate(columns):
-            block[:, number] = column[start : start + _ROWS_PER_BLOCK]
+    return target if target.dtype == np.dtype(group.columns[number].parts[-1].dtype) else None
 
 
 def _copy(column: Array, target: Array, group: Group, number: int) -> None:
-    _check(column, target, group, number)
-    if column is not target:
-        target[...] = column
-
-
-def _check(column: Array, target: Array, group: Group, number: int) -> None:
     name = group.columns[number].name
     if len(column) != len(target):
         raise CorruptDataError(f"column {name!r} has {len(column)} values where its offsets say {len(target)}")
     if column.dtype == np.uint64 and column.size and int(column.max()) > np.iinfo(np.int64).max:
         raise SchemaError(f"column {name!r} has values above 2^63, which no tensor of integers holds")
-
-
-def _join_offsets(offsets: list[Array]) -> Array:
-    joined, at = [np.zeros(1, np.int64)], 0
-    for own in offsets:
-        joined.append(own[1:] + at)
-        at += int(own[-1])
-    return np.concatenate(joined)
+    if column is not target:
+        target[...] = column
