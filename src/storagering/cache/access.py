@@ -61,6 +61,11 @@ class ChunkAccess:
         self._rolling = False
         self._ram = RamTier(cache.settings) if cache.settings.ram_tier else None
 
+    @property
+    def holds_all(self) -> bool:
+        """Whether all chunks stay where they are until it is closed."""
+        return self._lease is not None and not self._rolling
+
     def open(self, chunk: Chunk) -> ChunkReader:
         """A reader of a chunk, which is fetched if the dataset is partial and the chunk not there.
 

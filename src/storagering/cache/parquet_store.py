@@ -97,6 +97,9 @@ class ParquetChunkReader:
             return (*parts[:-1], out)
         return parts
 
+    def view_column(self, name: str) -> None:
+        """See `ChunkReader.view_column`: a page holds more than values."""
+
     def read_offsets(self, name: str) -> Array:
         """See `ChunkReader.read_offsets`."""
         return self.read_column(name)[0]

@@ -46,6 +46,13 @@ class ChunkReader(Protocol):
             CorruptDataError: they do not hold what the schema says.
         """
 
+    def view_column(self, name: str) -> Array | None:
+        """The last part of a column where it lies in the file as it is in memory, checked, to be read at once; or None.
+
+        Raises:
+            ChecksumError: as `read_column`.
+        """
+
     def read_offsets(self, name: str) -> Array:
         """The offsets of a jagged column alone (int64, one more than entries); raises as `read_column`."""
 

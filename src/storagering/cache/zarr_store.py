@@ -9,6 +9,7 @@ index on, the index's checksums cover the rest, zip headers included: no byte is
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import msgspec
 import numpy as np
 import xxhash
 
-from storagering.cache.codecs import CODECS, encode_array
+from storagering.cache.codecs import CODECS, RAW, encode_array
 from storagering.cache.store import EncodedChunk, checksum_of, damaged
 from storagering.cache.zip_file import LOCAL_HEADER_BYTES, ZipPieces
 from storagering.errors import CorruptDataError
@@ -175,17 +176,33 @@ class ZarrChunkReader:
             for number, part in enumerate(column.parts)
         )
 
+    def view_column(self, name: str) -> Array | None:
+        """See `ChunkReader.view_column`."""
+        first, column = self._first_row[name]
+        part = column.parts[-1]
+        start, data, stop, length, checksum, codec, dtype = self._index[first + len(column.parts) - 1].item()
+        if codec != RAW.number or not length:
+            return None
+        self._check(start, stop, checksum, column)
+        stored = np.dtype(dtype.decode())
+        if stop - data != length * stored.itemsize * math.prod(part.shape):
+            raise damaged(self._path, f"column {column.name!r}", f"it claims {length} numbers")
+        return np.frombuffer(self._view[data:stop], stored).reshape(length, *part.shape)
+
     def read_offsets(self, name: str) -> Array:
         """See `ChunkReader.read_offsets`."""
         first, column = self._first_row[name]
         return self._read_part(first, column, column.parts[0], None)
 
+    def _check(self, start: int, stop: int, checksum: int, column: Column) -> None:
+        if xxhash.xxh3_64_intdigest(load_mapped(self._path, self._view, start, stop)) != checksum:
+            raise damaged(self._path, f"column {column.name!r}")
+
     def _read_part(self, row: int, column: Column, part: Part, out: Array | None) -> Array:
         start, data, stop, length, checksum, codec, dtype = self._index[row].item()
         if part.role == "counts" and (start, stop) in self._offsets:
             return self._offsets[start, stop]
-        if xxhash.xxh3_64_intdigest(load_mapped(self._path, self._view, start, stop)) != checksum:
-            raise damaged(self._path, f"column {column.name!r}")
+        self._check(start, stop, checksum, column)
         stored = np.dtype(dtype.decode())
         shape = (length, *part.shape)
         if out is None or out.shape != shape or out.dtype != stored:

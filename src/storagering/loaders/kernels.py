@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import numba
 import numpy as np
+from numba.extending import intrinsic
 
 from storagering.types import Array
 
@@ -53,6 +54,16 @@ def shuffle_segments(values: Array, edges: Array, first: int, key: np.uint64) ->
 
 
 @compiled
+def write_ranges(begins: Array, lengths: Array, out: Array) -> None:
+    """Ranges of so many numbers, from so many on, one after the other."""
+    at = 0
+    for number in range(len(begins)):
+        for step in range(lengths[number]):
+            out[at + step] = begins[number] + step
+        at += lengths[number]
+
+
+@compiled
 def invert(sources: Array, targets: Array) -> None:
     """``targets[sources[n]] = n``, and -1 where no source points to."""
     targets[:] = -1
@@ -61,17 +72,35 @@ def invert(sources: Array, targets: Array) -> None:
             targets[sources[number]] = number
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def _load(_: Any, address: Any, like: Any) -> Any:
+    """The number at an address, of the type of those of an array."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = context.get_value_type(signature.return_type).as_pointer()
+        value = builder.load(builder.inttoptr(arguments[0], pointer))
+        value.align = 1
+        return value
+
+    return like.dtype(address, like), generate
+
+
 @compiled
 def scatter_columns(columns: Array, start: int, targets: Array, rows: Array) -> None:
-    """Columns (F, n) from ``start`` on become rows (m, F), entry n in row ``targets[n]``, nowhere if that is < 0.
+    """Columns from item ``start`` on become rows (m, F), item n in row ``targets[n]``, nowhere if that is < 0.
 
     Transposing and permuting are one pass: all columns are read in order, and each row is written at once.
+
+    Args:
+        columns: addresses (F) of columns of the rows' type (uint64): they lie in files, or wherever they were decoded.
     """
+    size = np.uint64(rows.itemsize)
     for number in range(len(targets)):
         target = targets[number]
         if target >= 0:
-            for column in range(columns.shape[0]):
-                rows[target, column] = columns[column, start + number]
+            at = np.uint64(start + number) * size
+            for column in range(len(columns)):
+                rows[target, column] = _load(columns[column] + at, rows)
 
 
 @compiled
@@ -93,15 +122,33 @@ def scatter_counts(offsets: Array, start: int, targets: Array, counts: Array) ->
 
 
 @compiled
-def scatter_lists(columns: Array, offsets: Array, start: int, targets: Array, ends: Array, items: Array) -> None:
-    """Items of lists (F, n) become rows (m, F); list n goes to where list ``targets[n]`` begins in ``ends``."""
+def scatter_lists(columns: Array, offsets: Array, start: int, targets: Array, ends: Array, rows: Array) -> None:
+    """Items of lists become rows (m, F); list n goes to where list ``targets[n]`` begins in ``ends``.
+
+    Args:
+        columns: as `scatter_columns` takes them.
+        start: number of the first list.
+    """
+    size = np.uint64(rows.itemsize)
     for number in range(len(targets)):
         target = targets[number]
         if target >= 0:
-            shift = ends[target] - offsets[start + number]
-            for item in range(offsets[start + number], offsets[start + number + 1]):
-                for column in range(columns.shape[0]):
-                    items[shift + item, column] = columns[column, item]
+            first = offsets[start + number]
+            shift = ends[target] - first
+            for item in range(first, offsets[start + number + 1]):
+                at = np.uint64(item) * size
+                for column in range(len(columns)):
+                    rows[shift + item, column] = _load(columns[column] + at, rows)
+
+
+@compiled
+def scatter_shaped_lists(items: Array, offsets: Array, start: int, targets: Array, ends: Array, rows: Array) -> None:
+    """Items (n, F) of lists from number ``start`` on, list n to where list ``targets[n]`` begins in ``ends``."""
+    for number in range(len(targets)):
+        target = targets[number]
+        if target >= 0:
+            first, last = offsets[start + number], offsets[start + number + 1]
+            rows[ends[target] : ends[target] + last - first] = items[first:last]
 
 
 @compiled

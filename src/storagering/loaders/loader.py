@@ -26,7 +26,7 @@ from storagering.loaders.windows import Window, WindowMaker
 from storagering.types import Position
 
 #: Chunks that are mixed at a time under ``shuffle="block"``; of a mixed dataset, in which any chunk is a fair sample.
-MIX_CHUNKS, MIX_CHUNKS_OF_MIXED = 6, 2
+MIX_CHUNKS, MIX_CHUNKS_OF_MIXED = 4, 2
 _CLOSE_SECONDS = 5.0
 
 

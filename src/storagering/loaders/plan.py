@@ -24,7 +24,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from storagering.loaders.kernels import permuted, shuffle_segments
+from storagering.loaders.kernels import permuted, shuffle_segments, write_ranges
 from storagering.types import Array
 
 Shuffle = Literal["block", "exact"] | None
@@ -52,7 +52,7 @@ class Share:
 
     Attributes:
         pieces: what to read: a *place* is a number in this sequence of entries.
-        sources: the place of each row, batch after batch (int64); -1 is a row of padding.
+        sources: the place of each row, batch after batch (int32, or int64 of very many); -1 is a row of padding.
         bounds: where each batch begins in ``sources``; last, its length.
     """
 
@@ -232,8 +232,8 @@ class _Cut:
         """The rank's batches from the places of its streams: (sources, bounds) of a `Share`."""
         low, high = self._of_rank(self.batch_size)
         rest_low, rest_high = self._of_rank(self.rest)
-        whole = np.empty((self.full, high - low), np.int64)
-        rest = np.empty((1, rest_high - rest_low), np.int64)
+        whole = np.empty((self.full, high - low), places.dtype)
+        rest = np.empty((1, rest_high - rest_low), places.dtype)
         for number, stream in enumerate(range(self.first, self.last)):
             own = places[self.edges[number] - self.edges[0] : self.edges[number + 1] - self.edges[0]]
             a, b = self._of_stream(self.batch_size, stream)
@@ -265,13 +265,15 @@ def _merge(counts: Array) -> Array:
     Args:
         counts: (streams + 1, strata): how many entries of each stratum lie before each stream.
     """
+    total = int((counts[-1] - counts[0]).sum())
+    dtype = np.int32 if total < 1 << 31 else np.int64
     if counts.shape[1] == 1:
-        return np.arange(counts[-1, 0] - counts[0, 0])
+        return np.arange(total, dtype=dtype)
     own = counts - counts[0]
-    begins = own[:-1] + np.concatenate([[0], np.cumsum(own[-1])[:-1]])  # (streams, strata)
-    lengths = np.diff(own, axis=0)
-    ends = np.cumsum(lengths.reshape(-1))
-    return np.repeat(begins.reshape(-1) - (ends - lengths.reshape(-1)), lengths.reshape(-1)) + np.arange(ends[-1])
+    begins = (own[:-1] + np.concatenate([[0], np.cumsum(own[-1])[:-1]])).reshape(-1)  # (streams * strata)
+    found = np.empty(total, dtype)
+    write_ranges(begins, np.diff(own, axis=0).reshape(-1), found)
+    return found
 
 
 def _apportion(sizes: Sequence[int], total: int) -> Array:

@@ -14,6 +14,8 @@ from storagering.types import Chunk, Manifest, Schema
 
 #: A window holds a part of a chunk of each.
 _MAX_STRATA = 16
+#: Files that stay mapped from epoch to epoch.
+_KEPT_READERS = 128
 
 
 class ChunkSupply(Protocol):
@@ -75,6 +77,7 @@ class PublishedChunks:
         self._dataset, self._chunks = dataset, dataset.manifest.chunks
         self._access = dataset.access("training on")
         self._on_corrupt = on_corrupt
+        self._readers: dict[str, ChunkReader] = {}
         self.schema = dataset.schema
         self.entries: Sequence[int] = [chunk.num_entries for chunk in self._chunks]
         self.strata: Sequence[Sequence[int]] = strata_of(dataset.manifest)
@@ -89,8 +92,13 @@ class PublishedChunks:
         return (self._chunks[unit],)
 
     def open(self, chunk: Chunk) -> ChunkReader:
-        """See `ChunkSupply.open`."""
-        return self._access.open(chunk)
+        """See `ChunkSupply.open`: readers are kept, as mapping a file anew costs more than what is read from it."""
+        reader = self._readers.get(chunk.file)
+        if reader is None:
+            reader = self._access.open(chunk)
+            if self._access.holds_all and len(self._readers) < _KEPT_READERS:
+                self._readers[chunk.file] = reader
+        return reader
 
     def hold(self, windows: Iterable[Sequence[int]]) -> None:
         """See `ChunkSupply.hold`: all chunks are pinned if they fit, else one window after the other."""
@@ -102,6 +110,7 @@ class PublishedChunks:
 
     def mend(self, chunks: Sequence[Chunk]) -> bool:
         """See `ChunkSupply.mend`."""
+        self._readers.clear()
         return self._on_corrupt == "rebuild" and self._access.mend(chunks)
 
     def renewed(self) -> PublishedChunks:
@@ -110,6 +119,7 @@ class PublishedChunks:
 
     def close(self) -> None:
         """See `ChunkSupply.close`."""
+        self._readers.clear()
         self._access.close()
 
 

@@ -12,7 +12,14 @@ from storagering.cache.store import ChunkReader
 from storagering.errors import CorruptDataError, SchemaError
 from storagering.loaders.buffers import BufferPool
 from storagering.loaders.feed import Group
-from storagering.loaders.kernels import invert, scatter_columns, scatter_counts, scatter_lists, scatter_rows
+from storagering.loaders.kernels import (
+    invert,
+    scatter_columns,
+    scatter_counts,
+    scatter_lists,
+    scatter_rows,
+    scatter_shaped_lists,
+)
 from storagering.loaders.plan import Piece, Share
 from storagering.loaders.supply import ChunkSupply
 from storagering.loaders.taking import Taking
@@ -21,6 +28,10 @@ from storagering.types import Array, Chunk
 
 #: Chunks of which a window used a part are kept decoded for the next one, up to this size together.
 _KEPT_BYTES = 128 << 20
+
+
+#: A group's columns of one chunk, each an array by itself.
+_Columns = tuple[Array, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +86,7 @@ class WindowMaker:
         self, supply: ChunkSupply, groups: Sequence[Group], taking: Taking, crew: ThreadCrew, pool: BufferPool
     ) -> None:
         self._supply, self._groups, self._taking, self._crew, self._pool = supply, groups, taking, crew, pool
-        self._kept: dict[str, tuple[Array, ...]] = {}
+        self._kept: dict[str, tuple[_Columns, ...]] = {}
 
     def make(self, share: Share) -> Window:
         """A rank's window.
@@ -125,35 +136,37 @@ class WindowMaker:
         np.cumsum(ends, out=ends)
         return Rows(self._pool.array((int(ends[-1]), *group.row_shape), group.dtype), ends)
 
-    def _fill(self, job: _Job, opened: _Opened, rows: Sequence[Rows]) -> tuple[Array, ...]:
-        """Decode a chunk and write its entries to their rows; what was decoded."""
+    def _fill(self, job: _Job, opened: _Opened, rows: Sequence[Rows]) -> tuple[_Columns, ...]:
+        """Decode a chunk and write its entries to their rows; what was decoded, if the next window may want it."""
         kept = self._kept.get(job.chunk.file)
         decoded = []
         for number, group in enumerate(self._groups):
             offsets = opened.offsets[number]
             items = job.chunk.num_entries if offsets is None else int(offsets[-1])
-            values = self._read(opened.reader, group, items) if kept is None else kept[number]
-            _scatter(group, values, offsets, job, rows[number])
-            decoded.append(values)
+            columns = self._read(opened.reader, group, items) if kept is None else kept[number]
+            _scatter(group, columns, offsets, job, rows[number])
+            decoded.append(columns)
         return tuple(decoded) if job.start + len(job.targets) < job.chunk.num_entries else ()
 
-    def _read(self, reader: ChunkReader, group: Group, items: int) -> Array:
-        """A group's columns one below the other: (columns, items), or (items, ...) of one that has a shape."""
-        if not group.flat_items:
-            out = self._pool.array((items, *group.row_shape), group.dtype)
-            _copy(reader.read_column(group.columns[0].name, _same_type(out, group, 0))[-1], out, group, 0)
-            return out
-        out = self._pool.array((len(group.columns), items), group.dtype)
-        for number, column in enumerate(group.columns):
-            target = out[number]
-            _copy(reader.read_column(column.name, _same_type(target, group, number))[-1], target, group, number)
-        return out
+    def _read(self, reader: ChunkReader, group: Group, items: int) -> _Columns:
+        """A group's columns: where they lie in the file, if they lie there as they are wanted, else decoded."""
+        found = []
+        for column in group.columns:
+            stored = column.parts[-1]
+            same = np.dtype(stored.dtype) == group.dtype
+            values = reader.view_column(column.name)
+            if values is None:
+                out = self._pool.array((items, *stored.shape), group.dtype) if same else None
+                values = reader.read_column(column.name, out)[-1]
+            _check(values, column.name, items)
+            found.append(values if same else values.astype(group.dtype))
+        return tuple(found)
 
-    def _keep(self, jobs: Sequence[_Job], left: Sequence[tuple[Array, ...]]) -> None:
+    def _keep(self, jobs: Sequence[_Job], left: Sequence[tuple[_Columns, ...]]) -> None:
         """Keep what the next window may go on with: chunks of which this one left some entries."""
         kept, nbytes = {}, 0
         for job, values in zip(jobs, left, strict=True):
-            nbytes += sum(array.nbytes for array in values)
+            nbytes += sum(array.nbytes for columns in values for array in columns)
             if values and nbytes <= _KEPT_BYTES:
                 kept[job.chunk.file] = values
         self._kept = kept
@@ -167,14 +180,18 @@ def _spread(chunk: Chunk, taken: Array, targets: Array) -> _Job:
     return _Job(chunk, first, spread)
 
 
-def _scatter(group: Group, values: Array, offsets: Array | None, job: _Job, rows: Rows) -> None:
-    target, columns = as_matrix(rows.values), as_bits(values) if group.flat_items else as_matrix(values).T
-    if offsets is not None and rows.offsets is not None:
-        scatter_lists(columns, offsets, job.start, job.targets, rows.offsets, target)
-    elif group.flat_items:
-        scatter_columns(columns, job.start, job.targets, target)
+def _scatter(group: Group, columns: _Columns, offsets: Array | None, job: _Job, rows: Rows) -> None:
+    target = as_matrix(rows.values)
+    if group.flat_items:
+        places = np.array([column.ctypes.data for column in columns], np.uint64)
+        if offsets is None or rows.offsets is None:
+            scatter_columns(places, job.start, job.targets, target)
+        else:
+            scatter_lists(places, offsets, job.start, job.targets, rows.offsets, target)
+    elif offsets is None or rows.offsets is None:
+        scatter_rows(as_matrix(columns[0]), job.start, job.targets, target)
     else:
-        scatter_rows(columns.T, job.start, job.targets, target)
+        scatter_shaped_lists(as_matrix(columns[0]), offsets, job.start, job.targets, rows.offsets, target)
 
 
 def as_matrix(array: Array) -> Array:
@@ -201,16 +218,8 @@ def _read_offsets(reader: ChunkReader, group: Group, chunk: Chunk) -> Array | No
     return first
 
 
-def _same_type(target: Array, group: Group, number: int) -> Array | None:
-    """The target itself where the column can be decoded straight into it."""
-    return target if target.dtype == np.dtype(group.columns[number].parts[-1].dtype) else None
-
-
-def _copy(column: Array, target: Array, group: Group, number: int) -> None:
-    name = group.columns[number].name
-    if len(column) != len(target):
-        raise CorruptDataError(f"column {name!r} has {len(column)} values where its offsets say {len(target)}")
-    if column.dtype == np.uint64 and column.size and int(column.max()) > np.iinfo(np.int64).max:
+def _check(values: Array, name: str, items: int) -> None:
+    if len(values) != items:
+        raise CorruptDataError(f"column {name!r} has {len(values)} values where its offsets say {items}")
+    if values.dtype == np.uint64 and values.size and int(values.max()) > np.iinfo(np.int64).max:
         raise SchemaError(f"column {name!r} has values above 2^63, which no tensor of integers holds")
-    if column is not target:
-        target[...] = column
