@@ -63,8 +63,8 @@ class ChunkAccess:
 
     @property
     def holds_all(self) -> bool:
-        """Whether all chunks stay where they are until it is closed."""
-        return self._lease is not None and not self._rolling
+        """Whether all chunks are there, and stay until it is closed."""
+        return self._lease is not None and not self._rolling and not is_partial(self._folder)
 
     def open(self, chunk: Chunk) -> ChunkReader:
         """A reader of a chunk, which is fetched if the dataset is partial and the chunk not there.

@@ -7,7 +7,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -16,10 +16,11 @@ from typing import TypeVar
 from storagering.errors import CorruptDataError, LoaderError
 from storagering.loaders.batches import BatchArrays, BatchMaker
 from storagering.loaders.exact import RandomRows
-from storagering.loaders.plan import EpochPlan
+from storagering.loaders.plan import EpochPlan, Share
 from storagering.loaders.supply import ChunkSupply
 from storagering.loaders.threads import ThreadCrew
 from storagering.loaders.windows import Window, WindowMaker
+from storagering.types import Chunk
 
 _WINDOWS_AHEAD = 1
 _POLL_SECONDS = 0.05
@@ -102,9 +103,13 @@ class Epoch(ABC):
                 if job is None:
                     break
                 step += 1
-                ahead.append(self.crew.submit(job) if limit else _done(job()))
+                if not limit:
+                    yield job()
+                else:
+                    ahead.append(self.crew.submit(job))
                 del job  # it holds a window
-            yield self._wait(ahead.popleft())
+            if ahead:
+                yield self._wait(ahead.popleft())
 
     @property
     def _is_cheap(self) -> bool:
@@ -145,6 +150,8 @@ class BlockEpoch(Epoch):
         self._supply, self._windows = supply, windows(self.crew)
         self._stopped = threading.Event()
         self._assembler = ThreadCrew(1, "storagering-window")
+        self._planner = ThreadCrew(1, "storagering-plan")
+        self._shares: dict[int, Future[Share]] = {}
         self._coming: dict[int, Future[Window]] = {}
         self._ask_again = 0.0
 
@@ -181,19 +188,36 @@ class BlockEpoch(Epoch):
         return ready
 
     def _assemble(self, number: int) -> Window:
-        share = self._plan.share(number, self._feeding.rank, self._feeding.world_size)
-        chunks = [chunk for piece in share.pieces for chunk in self._supply.chunks(piece.unit)]
+        share = self._planned(number).result()
+        del self._shares[number]
+        if number + 1 < self._plan.num_windows:
+            self._planned(number + 1)
+        chunks = self._windows.chunks(share)
         with self._supply.held(chunks):
             try:
-                return self._windows.make(share)
+                return self._windows.make(share, partial(self._needed_after, number))
             except CorruptDataError:
+                self._windows.forget()
                 if not self._supply.mend(chunks):
                     raise
-                return self._windows.make(share)
+                return self._windows.make(share, tuple)
+
+    def _planned(self, number: int) -> Future[Share]:
+        if number not in self._shares:
+            place = self._feeding.rank, self._feeding.world_size
+            self._shares[number] = self._planner.submit(self._plan.share, number, *place)
+        return self._shares[number]
+
+    def _needed_after(self, number: int) -> Sequence[Chunk]:
+        """The chunks of the next window, if they may be read already."""
+        if number + 1 == self._plan.num_windows or not self._supply.is_settled:
+            return ()
+        return self._windows.chunks(self._planned(number + 1).result())
 
     def close(self) -> None:
         self._stopped.set()
         self._assembler.close(0.0)
+        self._planner.close(_CLOSE_SECONDS)
         super().close()
         self._assembler.close(_CLOSE_SECONDS)
 
@@ -215,9 +239,3 @@ class ExactEpoch(Epoch):
     def _take(self, step: int) -> BatchArrays:
         numbers = self._plan.exact(step, self._feeding.rank, self._feeding.world_size)
         return self._make(self._rows.take(numbers), 0)
-
-
-def _done(batch: BatchArrays) -> Future[BatchArrays]:
-    future: Future[BatchArrays] = Future()
-    future.set_result(batch)
-    return future

@@ -58,6 +58,11 @@ class FillingChunks:
         self.where = f"dataset {filling.name!r}, which is being made"
         self._starts = list(accumulate(first.entries, initial=0))
 
+    @property
+    def is_settled(self) -> bool:
+        """See `ChunkSupply.is_settled`."""
+        return False
+
     def is_ready(self, unit: int) -> bool:
         """See `ChunkSupply.is_ready`."""
         return self._filling.is_finished(unit)

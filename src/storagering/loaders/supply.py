@@ -33,6 +33,10 @@ class ChunkSupply(Protocol):
     strata: Sequence[Sequence[int]]
     where: str
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether all chunks are there, and stay: they may be read before they are needed."""
+
     def is_ready(self, unit: int) -> bool:
         """Whether the chunks of a unit are there; if not, they are coming.
 
@@ -83,6 +87,11 @@ class PublishedChunks:
         self.strata: Sequence[Sequence[int]] = strata_of(dataset.manifest)
         self.where = str(dataset.path)
 
+    @property
+    def is_settled(self) -> bool:
+        """See `ChunkSupply.is_settled`."""
+        return self._access.holds_all
+
     def is_ready(self, unit: int) -> bool:
         """See `ChunkSupply.is_ready`."""
         return unit < len(self.entries)
@@ -96,7 +105,7 @@ class PublishedChunks:
         reader = self._readers.get(chunk.file)
         if reader is None:
             reader = self._access.open(chunk)
-            if self._access.holds_all and len(self._readers) < _KEPT_READERS:
+            if self.is_settled and len(self._readers) < _KEPT_READERS:
                 self._readers[chunk.file] = reader
         return reader
 

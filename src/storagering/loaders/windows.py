@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
 
-from storagering.cache.store import ChunkReader
-from storagering.errors import CorruptDataError, SchemaError
 from storagering.loaders.buffers import BufferPool
+from storagering.loaders.decoding import ChunkDecoder, Columns, Decoded
 from storagering.loaders.feed import Group
 from storagering.loaders.kernels import (
     invert,
@@ -26,12 +26,10 @@ from storagering.loaders.taking import Taking
 from storagering.loaders.threads import ThreadCrew
 from storagering.types import Array, Chunk
 
-#: Chunks of which a window used a part are kept decoded for the next one, up to this size together.
-_KEPT_BYTES = 128 << 20
-
-
-#: A group's columns of one chunk, each an array by itself.
-_Columns = tuple[Array, ...]
+#: Chunks that are decoded ahead of the one whose entries are written.
+_CHUNKS_AHEAD = 4
+#: What a thread writes at a time.
+_PART_BYTES = 2 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +61,6 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class _Opened:
-    """A chunk that is open: its reader, and the offsets of jagged groups."""
-
-    reader: ChunkReader
-    offsets: tuple[Array | None, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class _Job:
     """The entries of one chunk: from ``start`` on, they go to the rows ``targets``; -1 is nowhere."""
 
@@ -80,30 +70,51 @@ class _Job:
 
 
 class WindowMaker:
-    """Decodes chunks in parallel, and writes their entries to where batches want them, in one pass."""
+    """Writes the entries of decoded chunks to where batches want them, in one pass, in threads."""
 
     def __init__(
         self, supply: ChunkSupply, groups: Sequence[Group], taking: Taking, crew: ThreadCrew, pool: BufferPool
     ) -> None:
         self._supply, self._groups, self._taking, self._crew, self._pool = supply, groups, taking, crew, pool
-        self._kept: dict[str, tuple[_Columns, ...]] = {}
+        self._decoder = ChunkDecoder(supply, groups, crew, pool)
 
-    def make(self, share: Share) -> Window:
+    def chunks(self, share: Share) -> list[Chunk]:
+        """The chunks that a rank's part of a window needs."""
+        return [job.chunk for job in self._jobs(share.pieces, np.empty(_size(share), np.int32))]
+
+    def make(self, share: Share, after: Callable[[], Sequence[Chunk]]) -> Window:
         """A rank's window.
+
+        Args:
+            after: gives chunks that will be asked for next, and may be decoded already; called when all work is begun.
 
         Raises:
             CorruptDataError: a chunk is damaged (see `ChunkReader`).
             SchemaError: the jagged columns of a group have different lengths.
         """
-        count = share.bounds[-1]
-        targets = np.empty(sum(piece.stop - piece.start for piece in share.pieces), np.int32)
+        targets = np.empty(_size(share), np.int32)
         invert(share.sources, targets)
         jobs = list(self._jobs(share.pieces, targets))
-        opened = self._crew.map(self._open, [job.chunk for job in jobs])
-        rows = tuple(self._make_room(number, jobs, opened, count) for number in range(len(self._groups)))
-        left = [self._crew.submit(self._fill, job, chunk, rows) for job, chunk in zip(jobs, opened, strict=True)]
-        self._keep(jobs, [future.result() for future in left])
+        offsets = self._decoder.read_offsets([job.chunk for job in jobs])
+        rows = tuple(self._make_room(n, jobs, offsets, share.bounds[-1]) for n in range(len(self._groups)))
+        writing: list[Future[None]] = []
+        for number, job in enumerate(jobs):
+            for ahead in jobs[number : number + _CHUNKS_AHEAD]:
+                self._decoder.begin(ahead.chunk)
+            decoded = self._decoder.get(job.chunk)
+            self._decoder.forget(keep={other.chunk.file for other in jobs[number:]})
+            writing += [self._crew.submit(self._write, part, decoded, rows) for part in _parts(job, rows)]
+        needed = after()
+        for chunk in needed[:_CHUNKS_AHEAD]:
+            self._decoder.begin(chunk)
+        self._decoder.forget(keep={chunk.file for chunk in needed})
+        for future in writing:
+            future.result()
         return Window(rows, share.bounds, int((share.sources < 0).sum()))
+
+    def forget(self) -> None:
+        """Let go of all that is decoded: some of it was not what it should be."""
+        self._decoder.forget()
 
     def _jobs(self, pieces: Sequence[Piece], targets: Array) -> Iterator[_Job]:
         at = 0
@@ -119,57 +130,37 @@ class WindowMaker:
                     yield _Job(chunk, start, own) if taken is None else _spread(chunk, taken[start:stop], own)
                 before += count
 
-    def _open(self, chunk: Chunk) -> _Opened:
-        reader = self._supply.open(chunk)
-        return _Opened(reader, tuple(_read_offsets(reader, group, chunk) for group in self._groups))
-
-    def _make_room(self, number: int, jobs: Sequence[_Job], opened: Sequence[_Opened], count: int) -> Rows:
+    def _make_room(
+        self, number: int, jobs: Sequence[_Job], offsets: Sequence[tuple[Array | None, ...]], count: int
+    ) -> Rows:
         """A group's rows, to be filled; and where the items of each begin."""
         group = self._groups[number]
         if not group.jagged:
             return Rows(self._pool.array((count, *group.row_shape), group.dtype), None)
         ends = np.zeros(count + 1, np.int64)
-        for job, chunk in zip(jobs, opened, strict=True):
-            offsets = chunk.offsets[number]
-            if offsets is not None:
-                scatter_counts(offsets, job.start, job.targets, ends[1:])
+        for job, chunk_offsets in zip(jobs, offsets, strict=True):
+            own = chunk_offsets[number]
+            if own is not None:
+                scatter_counts(own, job.start, job.targets, ends[1:])
         np.cumsum(ends, out=ends)
         return Rows(self._pool.array((int(ends[-1]), *group.row_shape), group.dtype), ends)
 
-    def _fill(self, job: _Job, opened: _Opened, rows: Sequence[Rows]) -> tuple[_Columns, ...]:
-        """Decode a chunk and write its entries to their rows; what was decoded, if the next window may want it."""
-        kept = self._kept.get(job.chunk.file)
-        decoded = []
-        for number, group in enumerate(self._groups):
-            offsets = opened.offsets[number]
-            items = job.chunk.num_entries if offsets is None else int(offsets[-1])
-            columns = self._read(opened.reader, group, items) if kept is None else kept[number]
-            _scatter(group, columns, offsets, job, rows[number])
-            decoded.append(columns)
-        return tuple(decoded) if job.start + len(job.targets) < job.chunk.num_entries else ()
+    def _write(self, job: _Job, decoded: Decoded, rows: Sequence[Rows]) -> None:
+        for group, columns, offsets, own in zip(self._groups, decoded.columns, decoded.offsets, rows, strict=True):
+            _scatter(group, columns, offsets, job, own)
 
-    def _read(self, reader: ChunkReader, group: Group, items: int) -> _Columns:
-        """A group's columns: where they lie in the file, if they lie there as they are wanted, else decoded."""
-        found = []
-        for column in group.columns:
-            stored = column.parts[-1]
-            same = np.dtype(stored.dtype) == group.dtype
-            values = reader.view_column(column.name)
-            if values is None:
-                out = self._pool.array((items, *stored.shape), group.dtype) if same else None
-                values = reader.read_column(column.name, out)[-1]
-            _check(values, column.name, items)
-            found.append(values if same else values.astype(group.dtype))
-        return tuple(found)
 
-    def _keep(self, jobs: Sequence[_Job], left: Sequence[tuple[_Columns, ...]]) -> None:
-        """Keep what the next window may go on with: chunks of which this one left some entries."""
-        kept, nbytes = {}, 0
-        for job, values in zip(jobs, left, strict=True):
-            nbytes += sum(array.nbytes for columns in values for array in columns)
-            if values and nbytes <= _KEPT_BYTES:
-                kept[job.chunk.file] = values
-        self._kept = kept
+def _size(share: Share) -> int:
+    return sum(piece.stop - piece.start for piece in share.pieces)
+
+
+def _parts(job: _Job, rows: Sequence[Rows]) -> Iterator[_Job]:
+    """A job in parts for several threads."""
+    nbytes = sum(own.values.nbytes for own in rows)
+    count = max((len(own.values) if own.offsets is None else len(own.offsets) - 1 for own in rows), default=0)
+    step = max(1, _PART_BYTES * count // max(1, nbytes))
+    for start in range(0, len(job.targets), step):
+        yield _Job(job.chunk, job.start + start, job.targets[start : start + step])
 
 
 def _spread(chunk: Chunk, taken: Array, targets: Array) -> _Job:
@@ -180,7 +171,7 @@ def _spread(chunk: Chunk, taken: Array, targets: Array) -> _Job:
     return _Job(chunk, first, spread)
 
 
-def _scatter(group: Group, columns: _Columns, offsets: Array | None, job: _Job, rows: Rows) -> None:
+def _scatter(group: Group, columns: Columns, offsets: Array | None, job: _Job, rows: Rows) -> None:
     target = as_matrix(rows.values)
     if group.flat_items:
         places = np.array([column.ctypes.data for column in columns], np.uint64)
@@ -202,24 +193,3 @@ def as_matrix(array: Array) -> Array:
 def as_bits(array: Array) -> Array:
     """Numbers as integers of their size: the kernels move bits, and are compiled once for each size."""
     return array.view(np.dtype(f"<u{array.dtype.itemsize}"))
-
-
-def _read_offsets(reader: ChunkReader, group: Group, chunk: Chunk) -> Array | None:
-    """The offsets of a jagged group, which all its columns must share."""
-    if not group.jagged:
-        return None
-    first, *others = (reader.read_offsets(column.name) for column in group.columns)
-    for column, other in zip(group.columns[1:], others, strict=True):
-        if other is not first and not np.array_equal(other, first):
-            raise SchemaError(
-                f"group {group.key!r}: {column.name!r} and {group.columns[0].name!r} have different lengths "
-                f"in {chunk.file}; put them in groups of their own"
-            )
-    return first
-
-
-def _check(values: Array, name: str, items: int) -> None:
-    if len(values) != items:
-        raise CorruptDataError(f"column {name!r} has {len(values)} values where its offsets say {items}")
-    if values.dtype == np.uint64 and values.size and int(values.max()) > np.iinfo(np.int64).max:
-        raise SchemaError(f"column {name!r} has values above 2^63, which no tensor of integers holds")
