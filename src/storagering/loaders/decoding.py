@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import threading
+from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -29,16 +31,33 @@ class Decoded:
 
 
 class ChunkDecoder:
-    """The chunks of an epoch, decoded; for one thread to ask."""
+    """The chunks of an epoch, decoded: each once for all who claim it at the same time. Safe to share by threads."""
 
     def __init__(self, supply: ChunkSupply, groups: Sequence[Group], crew: ThreadCrew, pool: BufferPool) -> None:
         self._supply, self._groups, self._crew, self._pool = supply, groups, crew, pool
+        self._claims: Counter[str] = Counter()
         self._coming: dict[str, Future[Decoded]] = {}
+        self._lock = threading.Lock()
+
+    def claim(self, chunks: Sequence[Chunk]) -> None:
+        """Have what is decoded of these chunks kept until they are released as often."""
+        with self._lock:
+            self._claims.update(chunk.file for chunk in chunks)
+
+    def release(self, chunks: Sequence[Chunk]) -> None:
+        """Let go of what nobody claims any more."""
+        with self._lock:
+            self._claims.subtract(chunk.file for chunk in chunks)
+            for chunk in chunks:
+                if self._claims[chunk.file] <= 0:
+                    del self._claims[chunk.file]
+                    self._coming.pop(chunk.file, None)
 
     def begin(self, chunk: Chunk) -> None:
-        """Have a chunk decoded."""
-        if chunk.file not in self._coming:
-            self._coming[chunk.file] = self._crew.submit(self._decode, chunk)
+        """Have a chunk decoded that is claimed."""
+        with self._lock:
+            if chunk.file not in self._coming:
+                self._coming[chunk.file] = self._crew.submit(self._decode, chunk)
 
     def get(self, chunk: Chunk) -> Decoded:
         """A chunk, decoded.
@@ -48,11 +67,9 @@ class ChunkDecoder:
             SchemaError: the jagged columns of a group have different lengths.
         """
         self.begin(chunk)
-        return self._coming[chunk.file].result()
-
-    def forget(self, keep: Collection[str] = ()) -> None:
-        """Let go of all chunks but those in these files."""
-        self._coming = {file: future for file, future in self._coming.items() if file in keep}
+        with self._lock:
+            future = self._coming[chunk.file]
+        return future.result()
 
     def read_offsets(self, chunks: Sequence[Chunk]) -> list[tuple[Array | None, ...]]:
         """The offsets of the jagged groups of each chunk; raises as `get`."""

@@ -7,7 +7,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -16,17 +16,18 @@ from typing import TypeVar
 from storagering.errors import CorruptDataError, LoaderError
 from storagering.loaders.batches import BatchArrays, BatchMaker
 from storagering.loaders.exact import RandomRows
-from storagering.loaders.plan import EpochPlan, Share
+from storagering.loaders.plan import EpochPlan
 from storagering.loaders.supply import ChunkSupply
 from storagering.loaders.threads import ThreadCrew
 from storagering.loaders.windows import Window, WindowMaker
-from storagering.types import Chunk
 
-_WINDOWS_AHEAD = 1
+#: Two, so that threads have something to do while one of them is begun or ended.
+_WINDOWS_AHEAD = 2
 _POLL_SECONDS = 0.05
 #: Time for threads to end what they are at when an epoch is broken off.
 _CLOSE_SECONDS = 5.0
 
+_NOTHING = Window((), (0,), 0)
 _Made = TypeVar("_Made")
 Windows = Callable[[ThreadCrew], WindowMaker]
 Batches = Generator[BatchArrays, None, None]
@@ -141,7 +142,7 @@ class Epoch(ABC):
 
 
 class BlockEpoch(Epoch):
-    """Windows in order: the one in use, and the next being made as soon as its chunks are there."""
+    """Windows in order: the one in use, and the next ones being made as soon as their chunks are there."""
 
     def __init__(
         self, feeding: Feeding, plan: EpochPlan, maker: BatchMaker, supply: ChunkSupply, windows: Windows
@@ -149,20 +150,22 @@ class BlockEpoch(Epoch):
         super().__init__(feeding, plan, maker, supply.where)
         self._supply, self._windows = supply, windows(self.crew)
         self._stopped = threading.Event()
-        self._assembler = ThreadCrew(1, "storagering-window")
-        self._planner = ThreadCrew(1, "storagering-plan")
-        self._shares: dict[int, Future[Share]] = {}
+        self._assemblers = ThreadCrew(_WINDOWS_AHEAD, "storagering-window")
         self._coming: dict[int, Future[Window]] = {}
         self._ask_again = 0.0
+        self._number, self._current = -1, _NOTHING
 
     def _begin(self, step: int, *, wait: bool) -> Callable[[], BatchArrays] | None:
         number, position = self._plan.window_of(step)
-        if not wait and not (number in self._coming and self._coming[number].done()):
-            return None
-        return partial(self._make, self._get(number), position)
+        if number != self._number:
+            if not wait and not (number in self._coming and self._coming[number].done()):
+                return None
+            self._number, self._current = -1, _NOTHING  # its memory may be of use to the next
+            self._number, self._current = number, self._get(number)
+        return partial(self._make, self._current, position)
 
     def _get(self, number: int) -> Window:
-        """A window, waiting for it; the next is begun.
+        """A window, waiting for it; the next are begun.
 
         Raises:
             LoaderError: the epoch was ended meanwhile, or there is no progress.
@@ -173,7 +176,7 @@ class BlockEpoch(Epoch):
                 raise LoaderError("the iteration was ended while it waited for its data")
         for ahead in range(number, min(number + 1 + _WINDOWS_AHEAD, self._plan.num_windows)):
             if ahead not in self._coming and (ahead == number or self._is_ready(ahead)):
-                self._coming[ahead] = self._assembler.submit(self._assemble, ahead)
+                self._coming[ahead] = self._assemblers.submit(self._assemble, ahead)
         for behind in [n for n in self._coming if n < number]:
             del self._coming[behind]
         return self._wait(self._coming[number])
@@ -188,38 +191,21 @@ class BlockEpoch(Epoch):
         return ready
 
     def _assemble(self, number: int) -> Window:
-        share = self._planned(number).result()
-        del self._shares[number]
-        if number + 1 < self._plan.num_windows:
-            self._planned(number + 1)
-        chunks = self._windows.chunks(share)
+        share = self._plan.share(number, self._feeding.rank, self._feeding.world_size)
+        chunks = [chunk for piece in share.pieces for chunk in self._supply.chunks(piece.unit)]
         with self._supply.held(chunks):
             try:
-                return self._windows.make(share, partial(self._needed_after, number))
+                return self._windows.make(share)
             except CorruptDataError:
-                self._windows.forget()
                 if not self._supply.mend(chunks):
                     raise
-                return self._windows.make(share, tuple)
-
-    def _planned(self, number: int) -> Future[Share]:
-        if number not in self._shares:
-            place = self._feeding.rank, self._feeding.world_size
-            self._shares[number] = self._planner.submit(self._plan.share, number, *place)
-        return self._shares[number]
-
-    def _needed_after(self, number: int) -> Sequence[Chunk]:
-        """The chunks of the next window, if they may be read already."""
-        if number + 1 == self._plan.num_windows or not self._supply.is_settled:
-            return ()
-        return self._windows.chunks(self._planned(number + 1).result())
+                return self._windows.make(share)
 
     def close(self) -> None:
         self._stopped.set()
-        self._assembler.close(0.0)
-        self._planner.close(_CLOSE_SECONDS)
+        self._assemblers.close(0.0)
         super().close()
-        self._assembler.close(_CLOSE_SECONDS)
+        self._assemblers.close(_CLOSE_SECONDS)
 
 
 class ExactEpoch(Epoch):

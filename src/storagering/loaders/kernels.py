@@ -54,6 +54,71 @@ def shuffle_segments(values: Array, edges: Array, first: int, key: np.uint64) ->
 
 
 @compiled
+def apportion(sizes: Array, totals: Array, counts: Array) -> None:
+    """How many of the first ``totals[n]`` entries come from each part when parts of ``sizes`` are merged in proportion.
+
+    Entry j of a part of n stands at (j + 1/2) / n, so every part's count is within about one of its share, and only
+    grows with the total (the method of Webster and Sainte-Laguë). Sizes up to 2^30 entries do not overflow.
+
+    Args:
+        counts: filled, (totals, parts).
+    """
+    everything = 0
+    for size in sizes:
+        everything += size
+    for number in range(len(totals)):
+        excess = -totals[number]
+        for part in range(len(sizes)):
+            share = np.float64(totals[number]) / np.float64(max(everything, 1)) * np.float64(sizes[part])
+            counts[number, part] = min(sizes[part], np.int64(np.floor(share + 0.5)))
+            excess += counts[number, part]
+        while excess != 0:
+            best = -1
+            for part in range(len(sizes)):
+                count = counts[number, part]
+                if (excess > 0 and count == 0) or (excess < 0 and count == sizes[part]):
+                    continue
+                if best < 0:
+                    best = part
+                    continue
+                # the last entry of each that is counted, or the first that is not: which of them stands further on?
+                last = 1 if excess > 0 else -1
+                here, there = (2 * count - last) * sizes[best], (2 * counts[number, best] - last) * sizes[part]
+                if (excess > 0 and here >= there) or (excess < 0 and here < there):
+                    best = part
+            counts[number, best] -= 1 if excess > 0 else -1
+            excess -= 1 if excess > 0 else -1
+
+
+@compiled
+def deal(
+    places: Array, edges: Array, first: int, streams: int, size: int, rest: int, own: Array, own_rest: Array, out: Array
+) -> None:
+    """A rank's batches from the places of its streams.
+
+    Args:
+        places: stream after stream, which begin at ``edges``; the first of them is number ``first`` of ``streams``.
+        size: of a full global batch; ``rest`` that of the short one behind.
+        own: the places in a global batch that are the rank's, from and up to; ``own_rest`` those in the short one.
+        out: the places batch after batch.
+    """
+    width = own[1] - own[0]
+    full = (len(out) - (own_rest[1] - own_rest[0])) // max(width, 1)
+    for number in range(len(edges) - 1):
+        stream, at = first + number, edges[number]
+        low, high = size * stream // streams, size * (stream + 1) // streams
+        for batch in range(full):
+            for slot in range(low, high):
+                if own[0] <= slot < own[1]:
+                    out[batch * width + slot - own[0]] = places[at]
+                at += 1
+        for slot in range(rest * stream // streams, rest * (stream + 1) // streams):
+            if own_rest[0] <= slot < own_rest[1]:
+                out[full * width + slot - own_rest[0]] = places[at]
+            at += 1
+
+
+@compiled
 def write_ranges(begins: Array, lengths: Array, out: Array) -> None:
     """Ranges of so many numbers, from so many on, one after the other."""
     at = 0

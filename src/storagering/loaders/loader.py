@@ -160,7 +160,7 @@ class Loader:
         chunks = [chunk for unit in range(len(entries)) for chunk in supply.chunks(unit)]
         try:
             with supply.held(chunks):
-                return self._windows(reading, crew).make(whole.share(0, 0, 1), tuple)
+                return self._windows(reading, crew).make(whole.share(0, 0, 1))
         finally:
             crew.close(_CLOSE_SECONDS)
 

@@ -13,10 +13,8 @@ divides 64) reads only these; and any step is found at once.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import cached_property
 from itertools import accumulate
 from typing import Literal
@@ -24,7 +22,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from storagering.loaders.kernels import permuted, shuffle_segments, write_ranges
+from storagering.loaders.kernels import apportion, deal, permuted, shuffle_segments, write_ranges
 from storagering.types import Array
 
 Shuffle = Literal["block", "exact"] | None
@@ -116,7 +114,7 @@ class EpochPlan:
         if self.shuffle == "exact":
             return [unit for stratum in self.strata for unit in stratum]
         low, high = self._span(window)
-        return [piece.unit for piece in self._pieces(_apportion(self.sizes, low), _apportion(self.sizes, high))]
+        return [piece.unit for piece in self._pieces(*_apportion(self.sizes, (low, high)))]
 
     def share(self, window: int, rank: int, world_size: int) -> Share:
         """What a rank takes from a window."""
@@ -124,9 +122,8 @@ class EpochPlan:
         full, rest = divmod(high - low, self.batch_size)
         streams = STREAMS if self.shuffle and full else 1
         cut = _Cut(full, self.batch_size, rest, streams, rank, world_size)
-        starts = _apportion(self.sizes, low)
-        inside = (_apportion(self.sizes, high) - starts).tolist()
-        counts = np.array([_apportion(inside, edge) for edge in cut.edges])  # (streams + 1, strata)
+        starts, stops = _apportion(self.sizes, (low, high))
+        counts = _apportion(stops - starts, cut.edges)  # (streams + 1, strata)
         pieces = tuple(self._pieces(starts + counts[0], starts + counts[-1]))
         places = _merge(counts)
         if self.shuffle:
@@ -230,33 +227,19 @@ class _Cut:
 
     def deal(self, places: Array) -> tuple[Array, tuple[int, ...]]:
         """The rank's batches from the places of its streams: (sources, bounds) of a `Share`."""
-        low, high = self._of_rank(self.batch_size)
-        rest_low, rest_high = self._of_rank(self.rest)
-        whole = np.empty((self.full, high - low), places.dtype)
-        rest = np.empty((1, rest_high - rest_low), places.dtype)
-        for number, stream in enumerate(range(self.first, self.last)):
-            own = places[self.edges[number] - self.edges[0] : self.edges[number + 1] - self.edges[0]]
-            a, b = self._of_stream(self.batch_size, stream)
-            cut = self.full * (b - a)
-            _put(own[:cut].reshape(self.full, b - a), a, whole, low)
-            _put(own[None, cut:], self._of_stream(self.rest, stream)[0], rest, rest_low)
-        bounds = [number * (high - low) for number in range(self.full + 1)]
+        own, own_rest = self._of_rank(self.batch_size), self._of_rank(self.rest)
+        width = int(own[1] - own[0])
+        bounds = [number * width for number in range(self.full + 1)]
         if self.rest:
-            bounds.append(bounds[-1] + rest.size)
-        return np.concatenate([whole.reshape(-1), rest.reshape(-1)]), tuple(bounds)
+            bounds.append(bounds[-1] + int(own_rest[1] - own_rest[0]))
+        sources = np.empty(bounds[-1], places.dtype)
+        edges = np.array(self.edges) - self.edges[0]
+        deal(places, edges, self.first, self.streams, self.batch_size, self.rest, own, own_rest, sources)
+        return sources, tuple(bounds)
 
-    def _of_rank(self, size: int) -> tuple[int, int]:
-        return size * self.rank // self.world_size, size * (self.rank + 1) // self.world_size
-
-    def _of_stream(self, size: int, stream: int) -> tuple[int, int]:
-        return size * stream // self.streams, size * (stream + 1) // self.streams
-
-
-def _put(source: Array, at: int, target: Array, origin: int) -> None:
-    """Columns that stand for the places from ``at`` on, into those that begin at ``origin``, where both have them."""
-    low, high = max(at, origin), min(at + source.shape[1], origin + target.shape[1])
-    if high > low:
-        target[:, low - origin : high - origin] = source[:, low - at : high - at]
+    def _of_rank(self, size: int) -> Array:
+        """The rank's places in a batch of that size: from and up to."""
+        return np.array([size * self.rank // self.world_size, size * (self.rank + 1) // self.world_size])
 
 
 def _merge(counts: Array) -> Array:
@@ -276,38 +259,11 @@ def _merge(counts: Array) -> Array:
     return found
 
 
-def _apportion(sizes: Sequence[int], total: int) -> Array:
-    """How many of the first ``total`` come from each part when parts of those sizes are merged in proportion.
-
-    Entry j of a part of n stands at (j + 1/2) / n, so every part's count is within about one of its share, and only
-    grows with ``total`` (the method of Webster and Sainte-Laguë).
-    """
-    everything = sum(sizes)
-    if len(sizes) == 1 or not everything:
-        return np.array([total, *([0] * (len(sizes) - 1))], np.int64)
-    counts = [min(n, (2 * total * n + everything) // (2 * everything)) for n in sizes]
-    excess = sum(counts) - total
-    if excess > 0:
-        behind = [
-            (Fraction(1 - 2 * k, 2 * n), -part) for part, (k, n) in enumerate(zip(counts, sizes, strict=True)) if k
-        ]
-        heapq.heapify(behind)
-        for _ in range(excess):
-            place, part = heapq.heappop(behind)
-            counts[-part] -= 1
-            if counts[-part]:
-                heapq.heappush(behind, (place + Fraction(1, sizes[-part]), part))
-    elif excess < 0:
-        ahead = [
-            (Fraction(2 * k + 1, 2 * n), part) for part, (k, n) in enumerate(zip(counts, sizes, strict=True)) if k < n
-        ]
-        heapq.heapify(ahead)
-        for _ in range(-excess):
-            place, part = heapq.heappop(ahead)
-            counts[part] += 1
-            if counts[part] < sizes[part]:
-                heapq.heappush(ahead, (place + Fraction(1, sizes[part]), part))
-    return np.array(counts, np.int64)
+def _apportion(sizes: Sequence[int] | Array, totals: Sequence[int]) -> Array:
+    """See `apportion`: (totals, parts)."""
+    counts = np.zeros((len(totals), len(sizes)), np.int64)
+    apportion(np.array(sizes, np.int64), np.array(totals, np.int64), counts)
+    return counts
 
 
 def plan_epoch(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -78,15 +78,8 @@ class WindowMaker:
         self._supply, self._groups, self._taking, self._crew, self._pool = supply, groups, taking, crew, pool
         self._decoder = ChunkDecoder(supply, groups, crew, pool)
 
-    def chunks(self, share: Share) -> list[Chunk]:
-        """The chunks that a rank's part of a window needs."""
-        return [job.chunk for job in self._jobs(share.pieces, np.empty(_size(share), np.int32))]
-
-    def make(self, share: Share, after: Callable[[], Sequence[Chunk]]) -> Window:
+    def make(self, share: Share) -> Window:
         """A rank's window.
-
-        Args:
-            after: gives chunks that will be asked for next, and may be decoded already; called when all work is begun.
 
         Raises:
             CorruptDataError: a chunk is damaged (see `ChunkReader`).
@@ -97,24 +90,23 @@ class WindowMaker:
         jobs = list(self._jobs(share.pieces, targets))
         offsets = self._decoder.read_offsets([job.chunk for job in jobs])
         rows = tuple(self._make_room(n, jobs, offsets, share.bounds[-1]) for n in range(len(self._groups)))
-        writing: list[Future[None]] = []
-        for number, job in enumerate(jobs):
-            for ahead in jobs[number : number + _CHUNKS_AHEAD]:
-                self._decoder.begin(ahead.chunk)
-            decoded = self._decoder.get(job.chunk)
-            self._decoder.forget(keep={other.chunk.file for other in jobs[number:]})
-            writing += [self._crew.submit(self._write, part, decoded, rows) for part in _parts(job, rows)]
-        needed = after()
-        for chunk in needed[:_CHUNKS_AHEAD]:
-            self._decoder.begin(chunk)
-        self._decoder.forget(keep={chunk.file for chunk in needed})
-        for future in writing:
+        for future in list(self._begin(jobs, rows)):
             future.result()
         return Window(rows, share.bounds, int((share.sources < 0).sum()))
 
-    def forget(self) -> None:
-        """Let go of all that is decoded: some of it was not what it should be."""
-        self._decoder.forget()
+    def _begin(self, jobs: Sequence[_Job], rows: Sequence[Rows]) -> Iterator[Future[None]]:
+        """Write the entries of one chunk after the other, as they are decoded; few are at any time."""
+        claimed = [job.chunk for job in jobs]
+        self._decoder.claim(claimed)
+        try:
+            for number, job in enumerate(jobs):
+                for ahead in jobs[number : number + _CHUNKS_AHEAD]:
+                    self._decoder.begin(ahead.chunk)
+                decoded = self._decoder.get(job.chunk)
+                yield from [self._crew.submit(self._write, part, decoded, rows) for part in _parts(job, rows)]
+                self._decoder.release([claimed.pop(0)])
+        finally:
+            self._decoder.release(claimed)
 
     def _jobs(self, pieces: Sequence[Piece], targets: Array) -> Iterator[_Job]:
         at = 0
