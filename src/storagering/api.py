@@ -41,6 +41,7 @@ def convert(
     define: Mapping[str, str] | None = None,
     friends: Sequence[str] = (),
     precision: Mapping[str, int] | None = None,
+    sparse: Sequence[str] = (),
     weaver: str | Path | WeaverConfig | None = None,
     labels: Mapping[str, Sources] | Sequence[str] | None = None,
     replicas: Sequence[str] = (),
@@ -72,6 +73,8 @@ def convert(
             files, or ``"SOURCES:TREE"`` of as many others, in order. A name that is taken becomes ``TREE.name``.
         precision: {pattern: mantissa bits to keep} of columns of floats; relative errors are at most
             2^-(bits + 1). The first pattern that matches counts.
+        sparse: patterns of columns of fixed shape that are mostly zeros, such as images: only what is not zero is
+            stored, and read. Wherever they are seen they are dense, bit for bit.
         weaver: data configuration of weaver-core's (a YAML file), for what to select, define and keep, labels
             and weights; or what `storagering.formats.weaver.read_weaver` made of one.
         labels: another way to give classes: {class name: sources}, or one class name for each source.
@@ -110,6 +113,7 @@ def convert(
         define=define,
         friends=friends,
         precision=precision,
+        sparse=sparse,
         weaver=weaver,
         replicas=replicas,
         checksums=checksums,
@@ -138,6 +142,7 @@ def fill(
     where: str | None = None,
     define: Mapping[str, str] | None = None,
     precision: Mapping[str, int] | None = None,
+    sparse: Sequence[str] = (),
     replicas: Sequence[str] = (),
     on_bad_column: OnBadColumn = "skip",
     format: StoreFormat = "zarr",  # noqa: A002  (the name in the contract)
@@ -159,9 +164,9 @@ def fill(
     Args:
         name: what the dataset will be called; without it, after the sources, and 8 digits of a hash of all that
             decides what is in it.
-        sources, tree, columns, exclude, where, define, precision, replicas, on_bad_column, format, profile,
-            chunk_bytes, workers: as for `convert`. A pattern on a server is looked up as long as the dataset is not
-            complete, and not again.
+        sources, tree, columns, exclude, where, define, precision, sparse, replicas, on_bad_column, format,
+            profile, chunk_bytes, workers: as for `convert`. A pattern on a server is looked up as long as the
+            dataset is not complete, and not again.
         progress: told how the conversion goes, from another thread.
 
     Returns:
@@ -181,6 +186,7 @@ def fill(
         where=where,
         define=define,
         precision=precision,
+        sparse=sparse,
         replicas=replicas,
         on_bad_column=on_bad_column,
         format=format,

@@ -21,6 +21,7 @@ from storagering.formats.forms import assign_keys, to_awkward, to_batch
 from storagering.formats.readers import open_source
 from storagering.formats.source import Location, Source, UnreadableColumnsError
 from storagering.formats.sources import resolve_sources
+from storagering.formats.sparse import dense_schema
 from storagering.formats.streaming import Piece, SourceStream
 from storagering.formats.writers import ExportFormat, writer_class
 from storagering.formats.writers.output import check_output, nbytes_of, write_output
@@ -146,7 +147,7 @@ def export(
         return _dataset_pieces(dataset, names, first, last)
 
     job = _Job(path, to, tree, options, progress)
-    wanted = dataset.schema.select(options.choose(dataset.schema.names))
+    wanted = dense_schema(dataset.schema).select(options.choose(dataset.schema.names))
     return job.run(wanted, dataset.schema.names, pieces, ())
 
 

@@ -7,6 +7,8 @@ All are frozen and hold no open files. What is stored (everything but `Batch`) i
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -35,8 +37,9 @@ class Part:
 
     Attributes:
         name: path below the column, e.g. ``values``, ``counts``, ``item/counts``; '' for a flat column.
-        role: ``data``; ``counts`` (list lengths; offsets in memory, counts on disk); ``index``,
-            ``mask`` and ``tags`` of optional and union types.
+        role: ``data``; ``counts`` (list lengths; offsets in memory, counts on disk); ``places`` of the values
+            of a sparse column in the array of one entry, flattened in C order; ``index``, ``mask`` and
+            ``tags`` of optional and union types.
         dtype: NumPy dtype in memory, little-endian (``<f4``); for counts that of the offsets, ``<i8``.
         shape: shape of one element, ``()`` for a scalar.
         key: name of the buffer in Awkward's ``to_buffers``.
@@ -76,7 +79,21 @@ class Column:
     @property
     def is_numeric(self) -> bool:
         """Whether a loader can make a tensor of it."""
-        return self.kind in ("flat", "fixed-shape", "jagged")
+        return self.kind in ("flat", "fixed-shape", "sparse", "jagged")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one entry, or of one item of a list; () if these are not numbers.
+
+        That of a sparse column is the shape of the array that an entry stands for.
+        """
+        if self.kind != "sparse":
+            return self.parts[-1].shape if self.parts else ()
+        form, sizes = json.loads(self.form), []
+        while form["class"] == "RegularArray":
+            sizes.append(form["size"])
+            form = form["content"]
+        return (*sizes, *form["inner_shape"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +229,7 @@ class Chunk:
     """One immutable file: entries ``start`` to ``stop`` of the dataset with all their columns.
 
     Attributes:
-        raw_bytes: size decoded.
+        raw_bytes: size decoded; that of sparse columns when they are dense.
         digest: BLAKE3 of the file: its name among nodes.
         trusted_from: the bytes from here to the end of the file are covered by ``checksum`` and checked
             when the file is opened; those before are covered by checksums inside that region.
@@ -329,6 +346,8 @@ class Batch:
                 raise CorruptDataError(f"column {column.name!r} has {length} entries, not {self.num_entries}")
             if column.kind in ("jagged", "doubly-jagged", "string"):
                 _check_lists(column, arrays)
+            elif column.kind == "sparse":
+                check_places(column, arrays)
         return self
 
 
@@ -338,6 +357,20 @@ def _check_lists(column: Column, arrays: tuple[Array, ...]) -> None:
         length = len(content) - (part is not column.parts[-2])
         if offsets[0] != 0 or offsets[-1] != length or (offsets[1:] < offsets[:-1]).any():
             raise CorruptDataError(f"column {column.name!r}: its lists do not add up to its {length} values")
+
+
+def check_places(column: Column, arrays: tuple[Array, ...]) -> None:
+    """That the values of a sparse column have places of their own within the array that an entry stands for.
+
+    Raises:
+        CorruptDataError: they have not.
+    """
+    offsets, places, values = arrays
+    counted = len(places) if len(places) == len(values) else -1
+    if offsets[0] != 0 or offsets[-1] != counted or (offsets[1:] < offsets[:-1]).any():
+        raise CorruptDataError(f"column {column.name!r}: {len(values)} values do not fit its places and counts")
+    if counted and int(places.max()) >= math.prod(column.shape):
+        raise CorruptDataError(f"column {column.name!r}: place {places.max()} is not in arrays of shape {column.shape}")
 
 
 @dataclass(frozen=True, slots=True)

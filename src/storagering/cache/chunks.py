@@ -11,12 +11,14 @@ import numpy as np
 from storagering.cache.statistics import Statistics, describe_batch
 from storagering.cache.store import chunk_store, digest_of
 from storagering.files import write_new
-from storagering.formats.batches import cut_batch, join_batches, size_of
+from storagering.formats.batches import cut_batch, join_batches, raw_size_of, size_of
 from storagering.formats.precision import round_batch
 from storagering.types import Batch, Chunk, ConversionSpec, Schema, Span
 
 #: A chunk is closed when one more piece like the last one would take it beyond this share of its target.
 _FULL = 1.25
+#: Whoever reads a chunk may need its sparse columns dense: they may then be so much larger than the target.
+_DENSE = 4
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class ChunkWriter:
 
     def add(self, batch: Batch, span: Span) -> None:
         """Take the selected entries of a piece."""
-        target, size, entries = self._spec.chunk_bytes, size_of(batch), batch.num_entries
+        target, entries = self._spec.chunk_bytes, batch.num_entries
+        size = max(size_of(batch), raw_size_of(batch) // _DENSE)
         if size <= target * _FULL:
             self._gather(batch, size, span)
             return
@@ -79,7 +82,7 @@ class ChunkWriter:
             stop=batch.num_entries,
             file=file,
             nbytes=encoded.nbytes,
-            raw_bytes=size_of(batch),
+            raw_bytes=raw_size_of(batch),
             digest=digest_of(*encoded.pieces),
             trusted_from=encoded.trusted_from,
             checksum=encoded.checksum,

@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storagering.cache.store import EncodedChunk, checksum_of, damaged
+from storagering.cache.store import EncodedChunk, check_sparse, checksum_of, damaged
 from storagering.errors import CorruptDataError
 from storagering.files import load_mapped, map_file
-from storagering.formats.arrow import from_arrow, to_arrow
+from storagering.formats.arrow import from_arrow, sparse_from_arrow, sparse_to_arrow, to_arrow
 from storagering.types import Array, Batch, Chunk, Profile, Schema
 
 _ZSTD_LEVEL = 1
@@ -39,11 +39,19 @@ class ParquetStore:
 
 
 def to_table(batch: Batch) -> pa.Table:
-    """The batch as an Arrow table; units and titles are kept as field metadata."""
+    """The batch as an Arrow table; units and titles are kept as field metadata.
+
+    Sparse columns are lists of (place, value), with the shape of an entry's array as metadata.
+    """
     fields, arrays = [], []
     for column in batch.schema.columns:
-        arrays.append(to_arrow(column, batch.arrays[column.name], len(batch)))
-        metadata = {k: v for k, v in (("unit", column.unit), ("doc", column.doc)) if v}
+        parts, shape = batch.arrays[column.name], ""
+        if column.kind == "sparse":
+            arrays.append(sparse_to_arrow(parts))
+            shape = ",".join(map(str, column.shape))
+        else:
+            arrays.append(to_arrow(column, parts, len(batch)))
+        metadata = {k: v for k, v in (("unit", column.unit), ("doc", column.doc), ("shape", shape)) if v}
         fields.append(pa.field(column.name, arrays[-1].type, metadata=metadata or None))
     return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
 
@@ -81,7 +89,7 @@ class ParquetChunkReader:
         self._buffer = pa.py_buffer(self._view)
         self._local = threading.local()
 
-    def read_column(self, name: str, out: Array | None = None) -> tuple[Array, ...]:
+    def read_column(self, name: str, out: Array | None = None, places: Array | None = None) -> tuple[Array, ...]:
         """See `ChunkReader.read_column`."""
         load_mapped(self._path, self._view)  # it may have left memory since it was checked
         try:
@@ -91,11 +99,13 @@ class ParquetChunkReader:
             chunked = file.reader.read_row_group(0, column_indices=leaves[name], use_threads=False).column(0)
         except (OSError, pa.ArrowException) as error:
             raise CorruptDataError(f"{self._path}: column {name!r} does not decode: {error}") from error
-        parts = from_arrow(self._columns[name], pa.concat_arrays(chunked.chunks))
-        if out is not None and out.shape == parts[-1].shape and out.dtype == parts[-1].dtype:
-            out[...] = parts[-1]
-            return (*parts[:-1], out)
-        return parts
+        column, array = self._columns[name], pa.concat_arrays(chunked.chunks)
+        if column.kind == "sparse":
+            offsets, where, values = parts = sparse_from_arrow(column, array)
+            check_sparse(self._path, column, parts)
+            return offsets, _copied(where, places), _copied(values, out)
+        *others, last = from_arrow(column, array)
+        return (*others, _copied(last, out))
 
     def view_column(self, name: str) -> None:
         """See `ChunkReader.view_column`: a page holds more than values."""
@@ -110,6 +120,14 @@ class ParquetChunkReader:
             self._local.file = pq.ParquetFile(pa.BufferReader(self._buffer))
             self._local.leaves = _leaves(self._local.file)
         return self._local.file, self._local.leaves
+
+
+def _copied(array: Array, out: Array | None) -> Array:
+    """The array in the memory that was given for it, if it fits there."""
+    if out is None or out.shape != array.shape or out.dtype != array.dtype:
+        return array
+    out[...] = array
+    return out
 
 
 def _leaves(file: Any) -> dict[str, list[int]]:

@@ -46,6 +46,7 @@ class Request:
     define: Mapping[str, str] | None = None
     friends: Sequence[str] = ()
     precision: Mapping[str, int] | None = None
+    sparse: Sequence[str] = ()
     weaver: str | Path | WeaverConfig | None = None
     replicas: Sequence[str] = ()
     checksums: Sequence[str] = ()
@@ -82,6 +83,7 @@ class Request:
             on_bad_source=self.on_bad_source,
             friends=friend_names,
             precision=tuple((self.precision or {}).items()),
+            sparse=tuple(self.sparse),
             fill_absent_chunks=settings.fill_absent_chunks,
         )
         if self.weaver is not None:

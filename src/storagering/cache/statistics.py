@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import reduce
@@ -26,7 +27,14 @@ def describe_batch(batch: Batch) -> Statistics:
 def _describe_column(column: Column, arrays: tuple[Array, ...]) -> ColumnStatistics | None:
     if column.kind in ("string", "nested") or column.parts[-1].dtype[1] not in "biuf" or column.dtype == "string":
         return None
-    return describe_numbers(arrays[-1].reshape(-1))
+    found = describe_numbers(arrays[-1].reshape(-1))
+    if column.kind == "sparse":
+        absent = (len(arrays[0]) - 1) * math.prod(column.shape) - found.count
+        zeros = (
+            ColumnStatistics(absent, zero_count=absent, min=0.0, max=0.0, mean=0.0) if absent else ColumnStatistics()
+        )
+        return _merge(found, zeros)
+    return found
 
 
 def describe_numbers(numbers: Array) -> ColumnStatistics:

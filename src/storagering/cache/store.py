@@ -9,8 +9,8 @@ from typing import Protocol
 import xxhash
 from blake3 import blake3
 
-from storagering.errors import ChecksumError
-from storagering.types import Array, Batch, Chunk, Profile, Schema, StoreFormat
+from storagering.errors import ChecksumError, CorruptDataError
+from storagering.types import Array, Batch, Chunk, Column, Profile, Schema, StoreFormat, check_places
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,12 @@ class EncodedChunk:
 class ChunkReader(Protocol):
     """One chunk file, open; every byte that it returns was checked. Safe to use from several threads."""
 
-    def read_column(self, name: str, out: Array | None = None) -> tuple[Array, ...]:
-        """The parts of one column.
+    def read_column(self, name: str, out: Array | None = None, places: Array | None = None) -> tuple[Array, ...]:
+        """The parts of one column; those of a sparse one fit together and into the arrays that they stand for.
 
         Args:
             out: contiguous array to decode the last part into, if it has that part's dtype and shape.
+            places: the same for the places of a sparse column.
 
         Raises:
             ChecksumError: the bytes changed on disk, naming chunk and column.
@@ -54,7 +55,7 @@ class ChunkReader(Protocol):
         """
 
     def read_offsets(self, name: str) -> Array:
-        """The offsets of a jagged column alone (int64, one more than entries); raises as `read_column`."""
+        """The offsets of a jagged or sparse column alone (int64, one more than entries); raises as `read_column`."""
 
 
 class ChunkStore(Protocol):
@@ -88,6 +89,18 @@ def chunk_store(store_format: StoreFormat) -> ChunkStore:
 def read_batch(reader: ChunkReader, schema: Schema, num_entries: int) -> Batch:
     """All columns of ``schema`` from an open chunk, checked against it."""
     return Batch(schema, num_entries, {c.name: reader.read_column(c.name) for c in schema.columns}).check()
+
+
+def check_sparse(path: Path, column: Column, arrays: tuple[Array, ...]) -> None:
+    """`check_places` for what comes from a chunk: whoever scatters the values relies on it.
+
+    Raises:
+        CorruptDataError: naming file and column.
+    """
+    try:
+        check_places(column, arrays)
+    except CorruptDataError as error:
+        raise CorruptDataError(f"{path}: {error}; convert it again") from error
 
 
 def checksum_of(data: bytes | memoryview) -> str:

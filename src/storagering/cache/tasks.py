@@ -26,6 +26,7 @@ from storagering.formats.forms import UnsupportedTypeError, assign_keys, describ
 from storagering.formats.precision import with_precision
 from storagering.formats.readers import open_source
 from storagering.formats.source import Source, UnreadableColumnsError
+from storagering.formats.sparse import with_sparse
 from storagering.types import Column, ConversionSpec, Schema, SkippedColumn, Span
 from storagering.urls import redact_url
 
@@ -123,7 +124,7 @@ class _Probe:
             raise NoColumnsError(
                 f"{redact_url(self._source.url)}: no column is left to convert ({len(self.skipped)} cannot be read)"
             )
-        return with_precision(assign_keys(columns), spec.precision)
+        return with_precision(with_sparse(assign_keys(columns), spec.sparse), spec.precision)
 
     def _check_names(self) -> None:
         defined = [name for name, _ in self._spec.define] + [LABEL] * is_labelled(self._spec)

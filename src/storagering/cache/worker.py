@@ -25,10 +25,11 @@ from storagering.cache.opened import OpenSources
 from storagering.cache.pruning import PrunedReader
 from storagering.cache.selection import LABEL, Selection
 from storagering.errors import CorruptDataError
-from storagering.formats.batches import size_of
+from storagering.formats.batches import raw_size_of
 from storagering.formats.forms import to_batch
 from storagering.formats.remote.plain import leave_untold
 from storagering.formats.source import Source
+from storagering.formats.sparse import dense_schema, sparse_batch
 from storagering.types import Batch, Schema, Span
 
 Report = Callable[[int, int], None]
@@ -77,7 +78,7 @@ def run_task(
         else:
             with _reading(context, span):
                 batch = _read_plainly(context, source, span)
-            size = size_of(batch)
+            size = raw_size_of(batch)
         with _reading(context, span):  # nobody could read again what does not fit together
             batch = batch.check() if len(batch) else batch
         writer.add(batch, span)
@@ -103,12 +104,13 @@ def _reading(context: BuildContext, span: Span) -> Iterator[None]:
 def _read_plainly(context: BuildContext, source: Source, span: Span) -> Batch:
     """All entries of a piece, without a detour through Awkward Array where the reader can do without."""
     label = _label_of(context, span)
+    dense = dense_schema(context.schema)
     if label is None:
-        return source.read_batch(context.schema, span.start, span.stop)
-    schema = Schema(tuple(c for c in context.schema.columns if c.name != LABEL))
+        return sparse_batch(context.schema, source.read_batch(dense, span.start, span.stop))
+    schema = Schema(tuple(c for c in dense.columns if c.name != LABEL))
     batch = source.read_batch(schema, span.start, span.stop)
     labels = np.full(batch.num_entries, label, np.int64)
-    return Batch(context.schema, batch.num_entries, {**batch.arrays, LABEL: (labels,)})
+    return sparse_batch(context.schema, Batch(dense, batch.num_entries, {**batch.arrays, LABEL: (labels,)}))
 
 
 def _label_of(context: BuildContext, span: Span) -> int | None:

@@ -18,8 +18,8 @@ import msgspec
 import numpy as np
 import xxhash
 
-from storagering.cache.codecs import CODECS, RAW, encode_array
-from storagering.cache.store import EncodedChunk, checksum_of, damaged
+from storagering.cache.codecs import CODECS, RAW, Codec, Encode, encode_array, encode_sparse
+from storagering.cache.store import EncodedChunk, check_sparse, checksum_of, damaged
 from storagering.cache.zip_file import LOCAL_HEADER_BYTES, ZipPieces
 from storagering.errors import CorruptDataError
 from storagering.files import load_mapped, map_file
@@ -77,15 +77,16 @@ class _Encoder:
         if [part.name for part in column.parts] == [""]:
             self._add_part(column.key, column.parts[0], self._batch.arrays[column.name][0], attributes)
             return
-        form = {} if column.kind == "jagged" else {FORM: column.form}  # lists of numbers are what they look like
-        self._metadata[column.key] = _group_metadata(attributes | form)
+        self._metadata[column.key] = _group_metadata(attributes | _nature(column))
         for part, array in zip(column.parts, self._batch.arrays[column.name], strict=True):
             path = f"{column.key}/{part.name}"
             for depth in range(part.name.count("/")):
                 self._metadata.setdefault(path.rsplit("/", depth + 1)[0], _group_metadata({}))
-            self._add_part(path, part, array, {})
+            self._add_part(path, part, array, {}, encode_sparse if column.kind == "sparse" else encode_array)
 
-    def _add_part(self, path: str, part: Part, array: Array, attributes: dict[str, Any]) -> None:
+    def _add_part(
+        self, path: str, part: Part, array: Array, attributes: dict[str, Any], encode: Encode = encode_array
+    ) -> None:
         if part.role == "counts":
             array, same = self._count(array)
             if same in self._counts:
@@ -93,7 +94,9 @@ class _Encoder:
                 self._rows.append(row)
                 self._metadata[path.rpartition("/")[0]]["attributes"][part.name.rpartition("/")[2]] = f"/{shared}"
                 return
-        self._rows.append(self._store(path, part, np.ascontiguousarray(array), attributes))
+        array = np.ascontiguousarray(array)
+        codec, encoded = encode(array, part.role, self._profile) if array.size else (CODECS[0], b"")
+        self._rows.append(self._store(path, array, codec, encoded, attributes))
         if part.role == "counts":
             self._counts[same] = (path, self._rows[-1])
 
@@ -105,9 +108,10 @@ class _Encoder:
             self._of_offsets[id(offsets)] = (counts, same)
         return self._of_offsets[id(offsets)]
 
-    def _store(self, path: str, part: Part, array: Array, attributes: dict[str, Any]) -> tuple[Any, ...]:
+    def _store(
+        self, path: str, array: Array, codec: Codec, encoded: bytes | memoryview, attributes: dict[str, Any]
+    ) -> tuple[Any, ...]:
         start = data = self._zip.size
-        codec, encoded = encode_array(array, part.role, self._profile) if array.size else (CODECS[0], b"")
         checksum = xxhash.xxh3_64()
         if len(encoded):
             data = self._zip.add(f"{path}/c/{'/'.join('0' * array.ndim)}", encoded)
@@ -121,6 +125,15 @@ def _counts_of(offsets: Array) -> Array:
     """List lengths in the smallest type that pcodec takes."""
     counts = np.diff(offsets)
     return counts.astype("<u2" if not len(counts) or counts.max() < 1 << 16 else "<u4")
+
+
+def _nature(column: Column) -> dict[str, Any]:
+    """What the attributes of a group must say for its arrays to be understood."""
+    if column.kind == "jagged":  # lists of numbers are what they look like
+        return {}
+    if column.kind == "sparse":
+        return {"storagering": "sparse", "shape": list(column.shape)}
+    return {FORM: column.form}
 
 
 def _group_metadata(attributes: dict[str, Any]) -> dict[str, Any]:
@@ -167,21 +180,25 @@ class ZarrChunkReader:
             self._first_row[column.name] = (row, column)
             row += len(column.parts)
 
-    def read_column(self, name: str, out: Array | None = None) -> tuple[Array, ...]:
+    def read_column(self, name: str, out: Array | None = None, places: Array | None = None) -> tuple[Array, ...]:
         """See `ChunkReader.read_column`."""
         first, column = self._first_row[name]
         last = len(column.parts) - 1
-        return tuple(
-            self._read_part(first + number, column, part, out if number == last else None)
+        targets = {last - 1: places, last: out} if column.kind == "sparse" else {last: out}
+        arrays = tuple(
+            self._read_part(first + number, column, part, targets.get(number))
             for number, part in enumerate(column.parts)
         )
+        if column.kind == "sparse":
+            check_sparse(self._path, column, arrays)
+        return arrays
 
     def view_column(self, name: str) -> Array | None:
         """See `ChunkReader.view_column`."""
         first, column = self._first_row[name]
         part = column.parts[-1]
         start, data, stop, length, checksum, codec, dtype = self._index[first + len(column.parts) - 1].item()
-        if codec != RAW.number or not length:
+        if codec != RAW.number or not length or column.kind == "sparse":
             return None
         self._check(start, stop, checksum, column)
         stored = np.dtype(dtype.decode())

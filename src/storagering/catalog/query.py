@@ -127,7 +127,7 @@ def _named_datasets(query: str, cache: Cache) -> Iterator[Dataset]:
 
 def _cheapest(dataset: Dataset, visible: list[Any]) -> list[Any]:
     """One column to count entries by."""
-    order = {"flat": 0, "string": 1}
+    order = {"flat": 0, "string": 1, "sparse": 3}
     if not visible:
         raise SpecError(f"no column of {dataset.name!r} has a type that SQL knows")
     return [min(visible, key=lambda c: (order.get(c.kind, 2), c.dtype))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from storagering.formats.weaver import WeaverConfig
 
 _SHOWN = 20
+#: Columns of at least so many numbers an entry, with at least that share of zeros, are worth a hint.
+_LARGE, _WORTH_SPARSE = 64, 0.75
 _TEXT = """\
 SOURCE is a file (ROOT, Parquet, HDF5, Zarr, Arrow, Avro, NumPy, CSV, JSON lines, LHE, HepMC; packed
 or not), a pattern, a URL (root://, http://, https://, s3://) or @list.txt with one source a line.
@@ -61,6 +64,8 @@ def _add_contents(parser: Parser) -> None:
     group.add_argument("--friend", action="append", metavar="TREE", default=[], help=text)
     text = "mantissa bits of floats to keep (repeatable), e.g. 'Jet_*=10': relative error at most 2^-11"
     group.add_argument("--precision", action="append", metavar="GLOB=BITS", default=[], help=text)
+    text = "columns of fixed shape that are mostly zeros, of which only the rest is stored (repeatable)"
+    group.add_argument("--sparse", action="append", metavar="GLOB", default=[], help=text)
     text = "data configuration of weaver-core's: selection, new variables, inputs, labels and weights"
     group.add_argument("--weaver", metavar="YAML", help=text)
     text = "take its test_time_selection, and no weights"
@@ -120,6 +125,7 @@ def run(args: argparse.Namespace) -> int:
             define=define,
             friends=args.friend,
             precision=parse_precision(args.precision),
+            sparse=args.sparse,
             weaver=_read_weaver(args),
             labels=labels or None,
             replicas=args.replica,
@@ -203,6 +209,15 @@ def _tell_outcome(dataset: Dataset, *, built: bool) -> None:
         say(f"dataset {manifest.name!r} is there already, made in the same way on {when}: nothing to do")
         return
     tell_skipped(dataset)
+    if names := _mostly_zero(dataset):
+        say(f"mostly zeros: {', '.join(map(clean, names))}; --sparse would store only the rest, and read it faster")
+
+
+def _mostly_zero(dataset: Dataset) -> list[str]:
+    """Columns of fixed shape that could be sparse."""
+    pairs = zip(dataset.schema.columns, dataset.manifest.statistics, strict=True)
+    told = [(c.name, s) for c, s in pairs if c.kind == "fixed-shape" and s is not None and math.prod(c.shape) >= _LARGE]
+    return [name for name, s in told if s.zero_count > _WORTH_SPARSE * s.count]
 
 
 def what_was_skipped(dataset: Dataset) -> dict[str, Any]:

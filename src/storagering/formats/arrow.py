@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from storagering.errors import CorruptDataError
 from storagering.formats.forms import UnsupportedTypeError, empty_array, to_batch
+from storagering.formats.sparse import put_back
 from storagering.types import Array, Column, Schema
 
 
@@ -25,11 +26,13 @@ def arrow_type(column: Column) -> pa.DataType:
 
 
 def to_arrow(column: Column, arrays: tuple[Array, ...], num_entries: int) -> pa.Array:
-    """One column of a batch as an Arrow array (large lists, fixed-size lists, structs).
+    """One column of a batch as an Arrow array (large lists, fixed-size lists, structs); a sparse one is dense there.
 
     Raises:
         UnsupportedTypeError: it holds text that is not UTF-8, or its type has no counterpart.
     """
+    if column.kind == "sparse":
+        arrays = (put_back(column, arrays),)
     try:
         return _build(ak.forms.from_json(column.form), iter(arrays), num_entries)
     except pa.ArrowInvalid as error:
@@ -52,6 +55,28 @@ def from_arrow(column: Column, array: pa.Array) -> tuple[Array, ...]:
     return tuple(
         a.reshape(-1, *part.shape) if part.role == "data" else a for part, a in zip(column.parts, parts, strict=True)
     )
+
+
+def sparse_to_arrow(arrays: tuple[Array, ...]) -> pa.Array:
+    """A sparse column as it is stored: for each entry the list of its (place, value)."""
+    offsets, places, values = arrays
+    pairs = pa.StructArray.from_arrays([pa.array(places), pa.array(values)], ["place", "value"])
+    return pa.LargeListArray.from_arrays(pa.array(offsets), pairs)
+
+
+def sparse_from_arrow(column: Column, array: pa.Array) -> tuple[Array, ...]:
+    """The parts of a column that `sparse_to_arrow` wrote.
+
+    Raises:
+        CorruptDataError: the array is none of them.
+    """
+    try:
+        offsets = np.asarray(array.offsets.to_numpy(), dtype=np.int64)
+        pairs = array.values.slice(offsets[0], offsets[-1] - offsets[0])
+        found = [np.ascontiguousarray(pairs.field(n).to_numpy(zero_copy_only=False)) for n in range(2)]
+    except (AttributeError, ValueError, IndexError, pa.ArrowException) as error:
+        raise CorruptDataError(f"column {column.name!r} is {array.type}, not what its schema says") from error
+    return offsets - offsets[0], *found
 
 
 def _fixed_sizes(form: Any) -> tuple[list[int], Any]:

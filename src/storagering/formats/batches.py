@@ -9,9 +9,10 @@ import awkward as ak
 import numpy as np
 
 from storagering.formats.forms import to_awkward, to_batch
+from storagering.formats.sparse import dense_bytes
 from storagering.types import Array, Batch, Column, Schema
 
-#: Kinds whose parts are offsets one below the other, and values.
+#: Kinds whose parts are offsets one below the other, and values (of sparse columns, places and values).
 _LISTS = ("jagged", "doubly-jagged", "string")
 
 
@@ -25,10 +26,11 @@ def cut_batch(batch: Batch, start: int, stop: int) -> Batch:
         parts = batch.arrays[column.name]
         if _is_plain(column):
             low, high, cut = start, stop, []
-            for offsets in parts[:-1]:
+            depth = _depth(column)
+            for offsets in parts[:depth]:
                 cut.append(rebase(offsets, low, high))
                 low, high = int(offsets[low]), int(offsets[high])
-            arrays[column.name] = (*cut, parts[-1][low:high])
+            arrays[column.name] = (*cut, *(part[low:high] for part in parts[depth:]))
         else:
             arrays[column.name] = _through_awkward(column, [batch], lambda found: found[0][start:stop])
     return Batch(batch.schema, stop - start, arrays)
@@ -43,20 +45,36 @@ def join_batches(schema: Schema, batches: Sequence[Batch]) -> Batch:
     for column in schema.columns:
         parts = [batch.arrays[column.name] for batch in batches]
         if _is_plain(column):
-            joined = [join(*(p[depth] for p in parts)) for depth in range(len(column.parts) - 1)]
-            arrays[column.name] = (*joined, np.concatenate([p[-1] for p in parts]))
+            pieces = list(zip(*parts, strict=True))
+            depth = _depth(column)
+            arrays[column.name] = (*(join(*p) for p in pieces[:depth]), *(np.concatenate(p) for p in pieces[depth:]))
         else:
             arrays[column.name] = _through_awkward(column, batches, ak.concatenate)
     return Batch(schema, sum(b.num_entries for b in batches), arrays)
 
 
 def size_of(batch: Batch) -> int:
-    """Bytes of all arrays."""
+    """Bytes of all arrays, as they are in memory."""
     return sum(a.nbytes for arrays in batch.arrays.values() for a in arrays)
+
+
+def raw_size_of(batch: Batch) -> int:
+    """Bytes of all arrays, with sparse columns as the dense ones that they stand for (if that is more)."""
+    return sum(_raw_size(c, batch.arrays[c.name]) for c in batch.schema.columns) if batch.num_entries else 0
+
+
+def _raw_size(column: Column, arrays: tuple[Array, ...]) -> int:
+    size = sum(a.nbytes for a in arrays)
+    return max(size, dense_bytes(column, len(arrays[0]) - 1)) if column.kind == "sparse" else size
 
 
 def _is_plain(column: Column) -> bool:
     return column.is_numeric or column.kind in _LISTS
+
+
+def _depth(column: Column) -> int:
+    """How many of the parts are offsets; they come first."""
+    return sum(part.role == "counts" for part in column.parts)
 
 
 def _join_offsets(*offsets: Array) -> Array:

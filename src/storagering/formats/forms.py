@@ -14,6 +14,7 @@ import awkward as ak
 import numpy as np
 
 from storagering.errors import CorruptDataError, SchemaError
+from storagering.formats.sparse import put_back, take_out
 from storagering.types import Array, Batch, Column, Kind, Part, Role, Schema
 
 _PLAIN_NAME = re.compile(r"(?!__)(?!col\d{6}$)[A-Za-z0-9_][A-Za-z0-9_.#-]{0,99}")
@@ -83,7 +84,10 @@ def to_batch(schema: Schema, arrays: Mapping[str, Any], num_entries: int) -> Bat
             raise SchemaError(f"column {column.name!r} is {have} here and {want} in the first file")
         if length != num_entries:
             raise SchemaError(f"column {column.name!r} has {length} entries, not {num_entries}")
-        parts[column.name] = tuple(container[p.key].reshape(-1, *p.shape) for p in column.parts)
+        if column.kind == "sparse":
+            parts[column.name] = take_out(column, container[column.parts[-1].key])
+        else:
+            parts[column.name] = tuple(container[p.key].reshape(-1, *p.shape) for p in column.parts)
     return Batch(schema, num_entries, parts)
 
 
@@ -96,7 +100,11 @@ def to_awkward(batch: Batch) -> Any:
     contents = []
     for column in batch.schema.columns:
         form = ak.forms.from_json(column.form)
-        container = {p.key: a.reshape(-1) for p, a in zip(column.parts, batch.arrays[column.name], strict=True)}
+        arrays = batch.arrays[column.name]
+        if column.kind == "sparse":
+            container = {column.parts[-1].key: put_back(column, arrays).reshape(-1)}
+        else:
+            container = {p.key: a.reshape(-1) for p, a in zip(column.parts, arrays, strict=True)}
         try:
             contents.append(ak.from_buffers(form, batch.num_entries, container, highlevel=False))
         except (TypeError, ValueError) as error:

@@ -33,6 +33,11 @@ class Group:
         return self.columns[0].kind == "jagged"
 
     @property
+    def sparse(self) -> bool:
+        """Whether entries are stored as places and values; in a batch they are dense."""
+        return self.columns[0].kind == "sparse"
+
+    @property
     def dtype(self) -> np.dtype[np.generic]:
         found = {_tensor_dtype(np.dtype(c.parts[-1].dtype)) for c in self.columns}
         return found.pop() if len(found) == 1 else np.dtype(np.float32)
@@ -45,7 +50,7 @@ class Group:
     @property
     def row_shape(self) -> tuple[int, ...]:
         """Shape of one entry, or of one item of a jagged one."""
-        return (len(self.columns),) if self.stacked else self.columns[0].parts[-1].shape
+        return (len(self.columns),) if self.stacked else self.columns[0].shape
 
 
 def _tensor_dtype(dtype: np.dtype[np.generic]) -> np.dtype[np.generic]:
@@ -90,7 +95,7 @@ def _check_stack(group: Group) -> Group:
     if len({c.kind for c in group.columns}) > 1:
         kinds = ", ".join(f"{c.name} is {c.kind}" for c in group.columns)
         raise SchemaError(f"group {group.key!r} mixes kinds ({kinds}); put them in groups of their own")
-    if group.stacked and any(c.parts[-1].shape for c in group.columns):
+    if group.stacked and any(c.shape for c in group.columns):
         raise SchemaError(f"group {group.key!r}: columns of fixed shape cannot be stacked; ask for each by itself")
     return group
 
