@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import zarr
 
-from storagering.cache.codecs import LZ4, RAW, encode_array
+from storagering.cache.codecs import LZ4, RAW, encode_array, encode_sparse
 from storagering.cache.zarr_store import ZarrStore
 from storagering.errors import CorruptDataError
 from storagering.testing.contracts import (
@@ -174,6 +174,28 @@ def test_numbers_that_do_not_fit_their_codec_are_refused() -> None:
     for wrong in (encoded[:1], encoded[:199], bytes(encoded) + b"x"):
         with pytest.raises(ValueError, match="numbers instead of 200"):
             codec.decode(memoryview(wrong), out)
+
+
+@pytest.mark.parametrize("dtype", ["u2", "f4", "f8"])
+def test_bytes_that_say_nothing_are_left_out_of_sparse_columns(dtype: str) -> None:
+    """A zero byte in every number takes no room; numbers without any are stored as ever."""
+    size = np.dtype(dtype).itemsize
+    random = np.frombuffer(np.random.default_rng(0).bytes(50_000 * size), dtype).copy()
+    assert encode_sparse(random, "data", "fast")[0] == RAW
+    assert encode_sparse(random, "counts", "fast")[0] == RAW
+    assert encode_sparse(random[:9], "data", "small")[0] == encode_array(random[:9], "data", "small")[0]
+    random.view("u1")[::size] = 0
+    codec, encoded = encode_sparse(random, "data", "fast")
+    assert len(encoded) < random.nbytes * (1 - 1 / size) + 2000
+    assert codec.zarr[1]["name"] == "blosc"
+    out = np.ones_like(random)
+    codec.decode(memoryview(encoded), out)
+    assert out.tobytes() == random.tobytes()
+    for wrong in (encoded[:-1], bytes(encoded) + b"x", encoded[:10]):
+        with pytest.raises(ValueError, match=r"bytes that hold|buffer is smaller"):
+            codec.decode(memoryview(wrong), out)
+    with pytest.raises(ValueError, match="bytes that hold"):
+        codec.decode(memoryview(encoded), out[:-1])
 
 
 def test_floats_that_do_not_shrink_are_stored_as_they_are() -> None:

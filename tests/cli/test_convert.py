@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import uproot
 
@@ -154,3 +155,20 @@ def test_one_tree_of_two(run: Command, tmp_path: Path) -> None:
     assert outcome.code == 2
     assert "2 trees: A, B" in outcome.err
     assert run("convert", tmp_path / "two.root", "--name", "two", "--tree", "B", "--json").json["entries"] == 1
+
+
+def test_images_become_sparse_on_request_and_by_a_hint_only(run: Command, tmp_path: Path, cache: Path) -> None:
+    images = np.zeros((50, 8, 8), "f4")
+    images[:, 3, 4] = 1.5
+    np.savez(tmp_path / "images.npz", images=images, energy=np.arange(50.0))
+    done = run("convert", tmp_path / "images.npz", "--name", "dense", "--workers", 1)
+    assert done.code == 0
+    assert "mostly zeros: images; --sparse" in done.err
+    assert [c.kind for c in open_dataset("dense").schema.columns] == ["fixed-shape", "flat"]
+    done = run("convert", tmp_path / "images.npz", "--name", "x", "--workers", 1, "--sparse", "im*", "--sparse", "i*")
+    assert done.code == 0
+    assert "mostly zeros" not in done.err
+    assert "sparse" in run("info", "x").out
+    done = run("convert", tmp_path / "images.npz", "--name", "y", "--workers", 1, "--sparse", "energy")
+    assert done.code == 2
+    assert "no column of fixed shape" in done.err
