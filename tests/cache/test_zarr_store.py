@@ -180,13 +180,13 @@ def test_numbers_that_do_not_fit_their_codec_are_refused() -> None:
 def test_bytes_that_say_nothing_are_left_out_of_sparse_columns(dtype: str) -> None:
     """A zero byte in every number takes no room; numbers without any are stored as ever."""
     size = np.dtype(dtype).itemsize
-    random = np.frombuffer(np.random.default_rng(0).bytes(50_000 * size), dtype).copy()
+    random = np.frombuffer(np.random.default_rng(0).bytes(500_000 * size), dtype).copy()
     assert encode_sparse(random, "data", "fast")[0] == RAW
     assert encode_sparse(random, "counts", "fast")[0] == RAW
     assert encode_sparse(random[:9], "data", "small")[0] == encode_array(random[:9], "data", "small")[0]
     random.view("u1")[::size] = 0
     codec, encoded = encode_sparse(random, "data", "fast")
-    assert len(encoded) < random.nbytes * (1 - 1 / size) + 2000
+    assert len(encoded) < random.nbytes * (1.02 - 1 / size)
     assert codec.zarr[1]["name"] == "blosc"
     out = np.ones_like(random)
     codec.decode(memoryview(encoded), out)

@@ -1,7 +1,8 @@
 """The codecs of Zarr chunks: which one an array gets, its bytes, and its name in Zarr's metadata.
 
 Measured reasons are in design/0002: pcodec has the best ratio on numbers and decodes faster than zstd;
-nothing but bit-packing and raw bytes is worth having beside it. All decoders release the GIL.
+nothing but bit-packing and raw bytes is worth having beside it (of sparse columns: design/0022). All decoders
+release the GIL.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ from pcodec import ChunkConfig, standalone
 
 from storagering.types import Array, Profile, Role
 
+# Its threads write blocks in the order in which they end, so that no two files would be equal; and they are not ours.
+# zarr-python sets this, too.
+numcodecs.blosc.use_threads = False
+
 _PCODEC_LEVEL = 6
 _ZSTD_LEVEL = 1
 #: An lz4 copy must save this share of the bytes to be worth decoding.
@@ -26,7 +31,7 @@ _LZ4_WORTH = 1 / 4
 #: Where integers fit a smaller type, lz4 must leave this share of what that leaves: it is slower both ways.
 _LZ4_SMALLER = 1 / 2
 #: Bytes sorted by significance must save this share to be worth putting together again.
-_PLANES_WORTH = 1 / 8
+_PLANES_WORTH = 1 / 16
 #: Larger arrays are tried on two slices of this size first.
 _SAMPLE_BYTES = 8 << 10
 
