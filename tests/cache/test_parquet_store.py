@@ -22,10 +22,16 @@ from storagering.testing.contracts import (
     sample_unions,
     write_chunk,
 )
+from storagering.testing.sparse_contract import SparseStoreContract
 from storagering.types import Batch, Profile
 
 
 class TestParquetStore(StoreContract):
+    store = ParquetStore()
+    unions = False
+
+
+class TestSparseColumns(SparseStoreContract):
     store = ParquetStore()
     unions = False
 

@@ -24,10 +24,15 @@ from storagering.testing.contracts import (
     sample_unions,
     write_chunk,
 )
+from storagering.testing.sparse_contract import SparseStoreContract
 from storagering.types import Batch, Column, Profile
 
 
 class TestZarrStore(StoreContract):
+    store = ZarrStore()
+
+
+class TestSparseColumns(SparseStoreContract):
     store = ZarrStore()
 
 

@@ -16,8 +16,9 @@ from storagering.formats.batches import cut_batch, join_batches, raw_size_of, si
 from storagering.formats.forms import empty_array, to_awkward, to_batch
 from storagering.formats.precision import round_batch, with_precision
 from storagering.formats.sparse import dense_schema, put_back, sparse_batch, with_sparse
-from storagering.testing.contracts import bits, make_batch, sample_columns, sample_images
+from storagering.testing.contracts import bits, make_batch, sample_columns
 from storagering.testing.schemas import random_numbers
+from storagering.testing.sparse_contract import sample_images
 from storagering.types import Array, Batch
 
 _DTYPES = ("bool", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", "c8", "c16")

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storagering.loaders.sparse_kernels import scatter_images
-from storagering.testing.contracts import bits, make_batch, sample_images
+from storagering.testing.contracts import bits, make_batch
+from storagering.testing.sparse_contract import sample_images
 from storagering.types import Array
 
 ENTRIES = 40
