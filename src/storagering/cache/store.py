@@ -50,6 +50,8 @@ class ChunkReader(Protocol):
     def view_column(self, name: str) -> Array | None:
         """The last part of a column where it lies in the file as it is in memory, checked, to be read at once; or None.
 
+        Never of a sparse column, whose parts are checked together.
+
         Raises:
             ChecksumError: as `read_column`.
         """

@@ -49,6 +49,7 @@ class SparseStoreContract:
             want = batch.arrays[column.name]
             assert bits(reader.read_column(column.name)) == bits(want), column
             assert bits((reader.read_offsets(column.name),)) == bits(want[:1])
+            assert reader.view_column(column.name) is None
             places, values = np.ones_like(want[1]), np.ones_like(want[2])
             got = reader.read_column(column.name, values, places)
             assert (got[1] is places, got[2] is values) == (True, True)
