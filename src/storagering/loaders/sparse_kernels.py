@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from storagering.loaders.kernels import compiled
 from storagering.types import Array
 
 
@@ -29,7 +29,7 @@ def scatter_images(offsets: Array, places: Array, values: Array, rows: Array, ou
     _scatter(offsets, places, values, rows, out)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _scatter(offsets: Array, places: Array, values: Array, rows: Array, out: Array) -> None:
     for number in range(len(rows)):
         row = rows[number]
