@@ -11,6 +11,7 @@ import numpy as np
 from storagering.loaders.buffers import BufferPool
 from storagering.loaders.feed import Group
 from storagering.loaders.kernels import pad_lists, sort_lists
+from storagering.loaders.sparse_kernels import scatter_images
 from storagering.loaders.windows import Rows, Window
 from storagering.types import Array
 
@@ -43,7 +44,7 @@ class BatchMaker:
         self._groups, self._jagged, self._pad_to, self._lead = groups, jagged, pad_to, lead
         self._pool, self._masked = pool, masked
         #: Whether batches are no more than views, for which no thread is worth while.
-        self.is_cheap = jagged != "padded" or not any(group.jagged for group in groups)
+        self.is_cheap = not any(group.sparse or (group.jagged and jagged == "padded") for group in groups)
 
     def make(self, window: Window, number: int) -> BatchArrays:
         """A batch of a window."""
@@ -52,11 +53,19 @@ class BatchMaker:
         for position, (group, rows) in enumerate(zip(self._groups, window.rows, strict=True)):
             if rows.offsets is None:
                 batch[group.key] = rows.values[start:stop]
+            elif rows.places is not None:
+                batch[group.key] = self._densify(group, rows.offsets[start : stop + 1], rows.places, rows.values)
             else:
                 self._add_lists(batch, group, rows, self._lead[position], start, stop)
         if self._masked:
             batch["mask"] = np.arange(start, stop) < window.bounds[-1] - window.padding
         return batch
+
+    def _densify(self, group: Group, offsets: Array, places: Array, values: Array) -> Array:
+        count = len(offsets) - 1
+        dense = self._pool.array((count, *group.row_shape), group.dtype)
+        scatter_images(offsets, places, values, np.arange(count), dense.reshape(count, math.prod(group.row_shape)))
+        return dense
 
     def _add_lists(self, batch: BatchArrays, group: Group, rows: Rows, lead: int | None, start: int, stop: int) -> None:
         assert rows.offsets is not None  # noqa: S101  (jagged groups have them)

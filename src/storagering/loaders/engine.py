@@ -107,7 +107,7 @@ class Epoch(ABC):
                 if not limit:
                     yield job()
                 else:
-                    ahead.append(self.crew.submit(job))
+                    ahead.append(self.crew.submit(job, soon=True))
                 del job  # it holds a window
             if ahead:
                 yield self._wait(ahead.popleft())

@@ -10,7 +10,7 @@ import numpy as np
 from storagering.loaders.buffers import BufferPool
 from storagering.loaders.feed import Group
 from storagering.loaders.kernels import take_lists, take_rows
-from storagering.loaders.windows import Rows, Window, as_matrix
+from storagering.loaders.windows import Rows, Window, as_matrix, make_lists
 from storagering.types import Array
 
 
@@ -39,9 +39,11 @@ class Table:
         if whole.offsets is None:
             out = self._pool.array((len(numbers), *group.row_shape), group.dtype)
             take_rows(source, numbers, as_matrix(out))
-            return Rows(out, None)
+            return Rows(out)
         counts = np.where(numbers >= 0, whole.offsets[numbers + 1] - whole.offsets[numbers], 0)
         ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-        out = self._pool.array((int(ends[-1]), *group.row_shape), group.dtype)
-        take_lists(source, whole.offsets, numbers, ends, as_matrix(out))
-        return Rows(out, ends)
+        taken = make_lists(group, ends, self._pool)
+        take_lists(source, whole.offsets, numbers, ends, as_matrix(taken.values))
+        if whole.places is not None and taken.places is not None:
+            take_lists(as_matrix(whole.places), whole.offsets, numbers, ends, as_matrix(taken.places))
+        return taken

@@ -207,8 +207,8 @@ def scatter_lists(columns: Array, offsets: Array, start: int, targets: Array, en
 
 
 @compiled
-def scatter_shaped_lists(items: Array, offsets: Array, start: int, targets: Array, ends: Array, rows: Array) -> None:
-    """Items (n, F) of lists from number ``start`` on, list n to where list ``targets[n]`` begins in ``ends``."""
+def copy_lists(items: Array, offsets: Array, start: int, targets: Array, ends: Array, rows: Array) -> None:
+    """Items of lists from number ``start`` on, list n to where list ``targets[n]`` begins in ``ends``."""
     for number in range(len(targets)):
         target = targets[number]
         if target >= 0:

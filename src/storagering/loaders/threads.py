@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from contextlib import suppress
-from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 _Result = TypeVar("_Result")
@@ -22,26 +21,28 @@ class ThreadCrew:
     """
 
     def __init__(self, size: int, name: str) -> None:
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._jobs: deque[_Job] = deque()
         self._closed = False
-        self._lock = threading.Lock()
+        self._wake = threading.Condition()
         self._threads = [
-            threading.Thread(target=_work, args=(self._jobs,), name=f"{name}-{number}", daemon=True)
-            for number in range(size)
+            threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True) for number in range(size)
         ]
         for thread in self._threads:
             thread.start()
         self.last_done = time.monotonic()
 
-    def submit(self, job: Callable[..., _Result], *arguments: Any) -> Future[_Result]:
-        """Have a job done; it is cancelled if the crew is closed."""
+    def submit(self, job: Callable[..., _Result], *arguments: Any, soon: bool = False) -> Future[_Result]:
+        """Have a job done, ``soon`` before those that wait already; it is cancelled if the crew is closed."""
         future: Future[_Result] = Future()
         future.add_done_callback(self._note)
-        with self._lock:
+        with self._wake:
             if self._closed:
                 future.cancel()
+            elif soon:
+                self._jobs.appendleft((future, job, arguments))
             else:
-                self._jobs.put((future, job, arguments))
+                self._jobs.append((future, job, arguments))
+            self._wake.notify()
         return future
 
     def _note(self, _future: Future[Any]) -> None:
@@ -58,28 +59,34 @@ class ThreadCrew:
 
     def close(self, seconds: float) -> None:
         """Drop what is not begun, and wait up to so long for what is."""
-        with self._lock:
+        with self._wake:
             self._closed = True
-        with suppress(Empty):
-            while (job := self._jobs.get_nowait()) is not None:
-                job[0].cancel()
-        for _ in self._threads:
-            self._jobs.put(None)
+            dropped = list(self._jobs)
+            self._jobs.clear()
+            self._wake.notify_all()
+        for future, _, _ in dropped:
+            future.cancel()
         deadline = time.monotonic() + seconds
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
+    def _work(self) -> None:
+        while (job := self._next()) is not None:
+            future, function, arguments = job
+            if future.set_running_or_notify_cancel():
+                try:
+                    result = function(*arguments)
+                except BaseException as error:  # noqa: BLE001  (raised again where the result is used)
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)
+                result = None
+            del job, future, function, arguments  # what a job held, it does not hold while the thread waits
 
-def _work(jobs: SimpleQueue[_Job | None]) -> None:
-    while (job := jobs.get()) is not None:
-        future, function, arguments = job
-        if not future.set_running_or_notify_cancel():
-            continue
-        try:
-            result = function(*arguments)
-        except BaseException as error:  # noqa: BLE001  (raised again where the result is used)
-            future.set_exception(error)
-        else:
-            future.set_result(result)
-        del job, future, function, arguments  # what a job held, it does not hold while the thread waits
-        result = None
+    def _next(self) -> _Job | None:
+        with self._wake:
+            while not self._jobs:
+                if self._closed:
+                    return None
+                self._wake.wait()
+            return self._jobs.popleft()

@@ -13,12 +13,12 @@ from storagering.loaders.buffers import BufferPool
 from storagering.loaders.decoding import ChunkDecoder, Columns, Decoded
 from storagering.loaders.feed import Group
 from storagering.loaders.kernels import (
+    copy_lists,
     invert,
     scatter_columns,
     scatter_counts,
     scatter_lists,
     scatter_rows,
-    scatter_shaped_lists,
 )
 from storagering.loaders.plan import Piece, Share
 from storagering.loaders.supply import ChunkSupply
@@ -37,12 +37,14 @@ class Rows:
     """A group's part of a window, in the order of use.
 
     Attributes:
-        values: one row for each entry; of a jagged group, the items of all entries, one row each.
-        offsets: of a jagged group, where each entry's items begin (int64, one more than entries).
+        values: one row for each entry; of lists, the items of all entries, one row each.
+        offsets: of lists, where each entry's items begin (int64, one more than entries).
+        places: of sparse arrays, where each value belongs.
     """
 
     values: Array
-    offsets: Array | None
+    offsets: Array | None = None
+    places: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,15 +129,15 @@ class WindowMaker:
     ) -> Rows:
         """A group's rows, to be filled; and where the items of each begin."""
         group = self._groups[number]
-        if not group.jagged:
-            return Rows(self._pool.array((count, *group.row_shape), group.dtype), None)
+        if not group.listed:
+            return Rows(self._pool.array((count, *group.row_shape), group.dtype))
         ends = np.zeros(count + 1, np.int64)
         for job, chunk_offsets in zip(jobs, offsets, strict=True):
             own = chunk_offsets[number]
             if own is not None:
                 scatter_counts(own, job.start, job.targets, ends[1:])
         np.cumsum(ends, out=ends)
-        return Rows(self._pool.array((int(ends[-1]), *group.row_shape), group.dtype), ends)
+        return make_lists(group, ends, self._pool)
 
     def _write(self, job: _Job, decoded: Decoded, rows: Sequence[Rows]) -> None:
         for group, columns, offsets, own in zip(self._groups, decoded.columns, decoded.offsets, rows, strict=True):
@@ -163,18 +165,34 @@ def _spread(chunk: Chunk, taken: Array, targets: Array) -> _Job:
     return _Job(chunk, first, spread)
 
 
+def make_lists(group: Group, ends: Array, pool: BufferPool) -> Rows:
+    """Room for a group's lists, which end where told."""
+    count = int(ends[-1])
+    values = pool.array((count, *group.item_shape), group.item_dtype)
+    return Rows(values, ends, pool.array((count,), group.places_dtype) if group.sparse else None)
+
+
 def _scatter(group: Group, columns: Columns, offsets: Array | None, job: _Job, rows: Rows) -> None:
     target = as_matrix(rows.values)
-    if group.flat_items:
-        places = np.array([column.ctypes.data for column in columns], np.uint64)
-        if offsets is None or rows.offsets is None:
-            scatter_columns(places, job.start, job.targets, target)
+    if offsets is None or rows.offsets is None:
+        if group.flat_items:
+            scatter_columns(_addresses(columns), job.start, job.targets, target)
         else:
-            scatter_lists(places, offsets, job.start, job.targets, rows.offsets, target)
-    elif offsets is None or rows.offsets is None:
-        scatter_rows(as_matrix(columns[0]), job.start, job.targets, target)
+            scatter_rows(as_matrix(columns[0]), job.start, job.targets, target)
+        return
+    where = offsets, job.start, job.targets, rows.offsets
+    if len(columns) == 1:
+        copy_lists(as_matrix(columns[0]), *where, target)
+    elif rows.places is not None:
+        copy_lists(as_bits(columns[0]), *where, as_bits(rows.places))
+        copy_lists(as_bits(columns[1]), *where, as_bits(rows.values))
     else:
-        scatter_shaped_lists(as_matrix(columns[0]), offsets, job.start, job.targets, rows.offsets, target)
+        scatter_lists(_addresses(columns), *where, target)
+
+
+def _addresses(columns: Columns) -> Array:
+    """The addresses of arrays, as the kernels take them."""
+    return np.array([column.ctypes.data for column in columns], np.uint64)
 
 
 def as_matrix(array: Array) -> Array:
