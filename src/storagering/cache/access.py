@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -55,7 +56,8 @@ class ChunkAccess:
         self._store = chunk_store(manifest.spec.format)
         self._numbers = {chunk.file: number for number, chunk in enumerate(manifest.chunks)}
         self._stack = ExitStack()
-        self._lock = threading.Lock()
+        self._lock, self._pinning = threading.Lock(), threading.Lock()
+        self._pins: Counter[str] = Counter()
         self._lease: Lease | None = None
         self._fetcher: ChunkFetcher | None = None
         self._rolling = False
@@ -168,13 +170,19 @@ class ChunkAccess:
 
     def _pin(self, files: Collection[str]) -> None:
         name = self._manifest.name
-        with disk_ledger(self._cache).transaction() as database:
-            pin_files(database, self._hold_lease().id, name, files)
-            touch_chunks(database, name, files)
+        with self._pinning:
+            self._pins.update(files)
+            with disk_ledger(self._cache).transaction() as database:
+                pin_files(database, self._hold_lease().id, name, files)
+                touch_chunks(database, name, files)
 
     def _unpin(self, files: Collection[str]) -> None:
-        with disk_ledger(self._cache).transaction() as database:
-            unpin_files(database, self._hold_lease().id, self._manifest.name, files)
+        """Let go of files, but for those that somebody else of this process needs still."""
+        with self._pinning:
+            self._pins.subtract(files)
+            free = [file for file in files if not self._pins[file]]
+            with disk_ledger(self._cache).transaction() as database:
+                unpin_files(database, self._hold_lease().id, self._manifest.name, free)
 
     def _touch(self, files: Collection[str]) -> None:
         with disk_ledger(self._cache).transaction() as database:
