@@ -1,7 +1,7 @@
 """The README's code runs: its Python and shell blocks, in order, in one folder, with a cache of its own.
 
 Python blocks share their names, as in one session. A block below ``<!-- no-run -->`` is not run, nor are lines that
-install or set up.
+install or set up. Of each class fewer jets are made: their number changes nothing of what the code shows.
 """
 
 import os
@@ -19,6 +19,7 @@ _NO_RUN = re.compile(r"<!--\s*no-run\s*-->\s*\Z")
 _SET_UP = re.compile(r"(make|git|cd|python\S* -m (pip|venv)|pip|uv|sudo|apt-get|source|\.)\s")
 _SHELLS = ("bash", "sh", "shell", "console")
 _TIMEOUT_SECONDS = 300
+_MANY, _FEWER = "--jets 300 ", "--jets 100 "
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def shell_lines(code: str, *, prompts: bool) -> str:
 def run_shell(block: Block) -> None:
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", block.code],
+        ["bash", "-euo", "pipefail", "-c", block.code.replace(_MANY, _FEWER)],
         env=environment,
         capture_output=True,
         text=True,

@@ -25,8 +25,8 @@ def peak_mib(path: Path, workers: int) -> int:
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_input(tmp_path: Path) -> None:
-    write_toy_tree(tmp_path / "small.root", entries=150_000, compression="lz4", basket_entries=50_000)
-    write_toy_tree(tmp_path / "large.root", entries=600_000, compression="lz4", basket_entries=50_000)
+    write_toy_tree(tmp_path / "small.root", entries=100_000, compression="lz4", basket_entries=50_000)
+    write_toy_tree(tmp_path / "large.root", entries=400_000, compression="lz4", basket_entries=50_000)
     for workers in (1, 2):
         small, large = peak_mib(tmp_path / "small.root", workers), peak_mib(tmp_path / "large.root", workers)
         assert large < LIMIT_MIB, (workers, small, large)
@@ -36,5 +36,5 @@ def test_memory_does_not_grow_with_the_input(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_one_huge_block_is_cut(tmp_path: Path) -> None:
     """A block of a file that is many chunks long is read in parts."""
-    write_toy_tree(tmp_path / "block.root", entries=400_000, compression="lz4", basket_entries=100_000)
+    write_toy_tree(tmp_path / "block.root", entries=200_000, compression="lz4", basket_entries=100_000)
     assert peak_mib(tmp_path / "block.root", 1) < LIMIT_MIB

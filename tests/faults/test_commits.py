@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.faults.processes import Child, wait_for
+from tests.faults.processes import Child, results, wait_for
 
 from storagering.api import append, convert, verify
 from storagering.cache.dataset import open_dataset
@@ -98,16 +98,17 @@ def test_no_commit_is_lost_or_torn(folder: Path, target: int, record_property: C
     crew = [Child(commit_for_ever, folder) for _ in range(PROCESSES)]
     recoveries: list[float] = []
     kills = 0
-    while len(committed(folder)) < target:
-        time.sleep(rng.uniform(0.0, 0.2))
-        number = rng.randrange(PROCESSES)
-        seconds = kill_and_time(crew[number], cache)
-        recoveries += [seconds] if seconds is not None else []
-        kills += 1
-        crew[number] = Child(commit_for_ever, folder)
-    (folder / "stop").touch()
-    for child in crew:
-        child.result()
+    try:
+        while len(committed(folder)) < target:
+            time.sleep(rng.uniform(0.0, 0.2))
+            number = rng.randrange(PROCESSES)
+            seconds = kill_and_time(crew[number], cache)
+            recoveries += [seconds] if seconds is not None else []
+            kills += 1
+            crew[number] = Child(commit_for_ever, folder)
+    finally:
+        (folder / "stop").touch()
+    results(crew)
     check_all(folder, cache)
     worst = float(np.quantile(recoveries, 0.99))
     assert worst < 2.0

@@ -19,7 +19,7 @@ ENTRIES = 2000
 
 
 def convert_and_index(source: str, number: int) -> None:
-    for again in range(3):
+    for again in range(2):
         convert(source, name=f"d{number}_{again}", workers=1, columns=["run"])
         index_dataset(open_cache(load_settings()), f"d{number}_0")
         assert sql("SELECT count(*) FROM datasets").column(0)[0].as_py() > again
@@ -39,13 +39,13 @@ def test_no_row_of_the_catalog_is_lost(tmp_path: Path) -> None:
     write_toy_tree(tmp_path / "toy.root", entries=50)
     results([Child(convert_and_index, str(tmp_path / "toy.root"), number) for number in range(8)])
     names = sql("SELECT name FROM datasets ORDER BY name").column(0).to_pylist()
-    assert names == sorted(f"d{p}_{n}" for p in range(8) for n in range(3))
+    assert names == sorted(f"d{p}_{n}" for p in range(8) for n in range(2))
     assert sql("SELECT count(*) FROM columns").column(0).to_pylist() == [len(names)]
     assert not list(tmp_path.glob("cache/*corrupt*"))
 
 
 @pytest.mark.scenario(27)
-@pytest.mark.parametrize("times", [12, pytest.param(1000, marks=[pytest.mark.soak, pytest.mark.timeout(1200)])])
+@pytest.mark.parametrize("times", [8, pytest.param(1000, marks=[pytest.mark.soak, pytest.mark.timeout(1200)])])
 def test_a_reader_sees_nothing_or_the_whole(tmp_path: Path, times: int) -> None:
     """It starts at any moment of a build."""
     source = str(tmp_path / "toy.root")

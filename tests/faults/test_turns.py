@@ -130,8 +130,8 @@ def test_32_processes_ask_at_once_and_one_reads_the_source(
 def test_another_takes_over_from_one_that_is_killed(
     url: str, alone: tuple[str, int], opened: Cache, tmp_path: Path
 ) -> None:
-    barrier, marker = barrier_of(32), tmp_path / "marker"
-    children = [Child(build_after, barrier, url, Accident(marker, signal.SIGKILL, after=10)) for _ in range(32)]
+    barrier, marker = barrier_of(8), tmp_path / "marker"
+    children = [Child(build_after, barrier, url, Accident(marker, signal.SIGKILL, after=10)) for _ in range(8)]
     wait_for(marker.exists)
     begin = time.monotonic()
     killed = opened.build_lock("toy").holder()
@@ -152,7 +152,7 @@ def test_two_machines_that_see_no_lock_of_each_other(
     url: str, alone: tuple[str, int], opened: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STORAGERING_SHARED", "true")
-    for _ in range(3):
+    for _ in range(2):
         barrier = barrier_of(2)
         machines = [Child(build_after, barrier, url), Child(build_out_of_sight, barrier, url)]
         assert results(machines) == [alone[0]] * 2

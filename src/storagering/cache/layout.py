@@ -171,9 +171,10 @@ class Cache:
         """What lies in the staging folders of that name, with sizes: it changes while somebody builds."""
         found: dict[str, int] = {}
         for folder, _ in self.staging_folders(name):
-            for path in folder.rglob("*"):
-                with suppress(OSError):  # removed meanwhile
-                    found[str(path)] = path.stat().st_size
+            for parent, folders, files in os.walk(folder):  # passes over folders that are removed meanwhile
+                for path in (Path(parent, name) for name in (*folders, *files)):
+                    with suppress(OSError):  # removed meanwhile
+                        found[str(path)] = path.stat().st_size
         return found
 
     def is_changing(self, name: str) -> bool:
