@@ -1,4 +1,4 @@
-"""What a user meets who names the wrong thing, as the shell sees it."""
+"""What a user meets who names the wrong thing."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def files(tmp_path: Path, toy: Path) -> Path:
     ],
 )
 def test_exit_code_and_message(
-    shell: Command, files: Path, monkeypatch: pytest.MonkeyPatch, cache: Path, words: list[str], code: int, told: str
+    run: Command, files: Path, monkeypatch: pytest.MonkeyPatch, cache: Path, words: list[str], code: int, told: str
 ) -> None:
     monkeypatch.chdir(files)
-    outcome = shell("convert", "--name", "x", *words)
+    outcome = run("convert", "--name", "x", *words)
     assert outcome.code == code
     assert outcome.err.startswith("storagering: error: ")
     assert told in outcome.err
@@ -67,6 +67,15 @@ def test_exit_code_and_message(
     assert outcome.out == ""
     assert not list((cache / "datasets").glob("*"))
     assert not list((cache / "staging").glob("*"))
+
+
+def test_the_shell_sees_the_same(
+    run: Command, shell: Command, files: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    monkeypatch.chdir(files)
+    for file in ("cut.root", "two.root"):
+        assert shell("convert", "--name", "x", file) == run("convert", "--name", "x", file)
+    assert not list((cache / "datasets").glob("*"))
 
 
 @pytest.mark.parametrize("closed", [True, False])

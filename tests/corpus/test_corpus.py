@@ -28,7 +28,7 @@ DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 FILES = sorted(DATA.rglob("*.root"))
 MOST_MEMORY_BYTES = 4 << 30
 #: Of trees with more columns, and so many of each type.
-MANY_COLUMNS, OF_A_TYPE = 100, 6
+MANY_COLUMNS, OF_A_TYPE = 100, 4
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
 

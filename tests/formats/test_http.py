@@ -46,7 +46,7 @@ def server(folder: Path) -> Iterator[HTTPServer]:
 
 @pytest.fixture
 def settings() -> Settings:
-    return load_settings(connect_timeout_seconds=1, request_timeout_seconds=2, retries=2, retry_seconds=2)
+    return load_settings(connect_timeout_seconds=1, request_timeout_seconds=1, retries=2, retry_seconds=2)
 
 
 @pytest.fixture
@@ -246,7 +246,7 @@ def raw_server(answer: Iterable[bytes]) -> Iterator[str]:
 
 
 def test_headers_at_a_drip() -> None:
-    impatient = load_settings(connect_timeout_seconds=1, request_timeout_seconds=1, retries=1)
+    impatient = load_settings(connect_timeout_seconds=1, request_timeout_seconds=1, retries=0)
     drip = [b"HTTP/1.1 206 Partial Content\r\n", *(b"X-%d: x\r\n" % number for number in range(100))]
     begin = time.monotonic()
     with raw_server(drip) as url, pytest.raises(SourceTimeoutError):

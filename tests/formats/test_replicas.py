@@ -38,7 +38,7 @@ def servers(tmp_path: Path) -> Iterator[list[HTTPServer]]:
 
 @pytest.fixture
 def settings() -> Settings:
-    return load_settings(connect_timeout_seconds=1, request_timeout_seconds=2, retries=1)
+    return load_settings(connect_timeout_seconds=1, request_timeout_seconds=1, retries=1)
 
 
 def location(servers: list[HTTPServer], checksum: str = "", state: FileState | None = None) -> Location:
