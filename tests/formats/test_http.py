@@ -246,7 +246,7 @@ def raw_server(answer: Iterable[bytes]) -> Iterator[str]:
 
 
 def test_headers_at_a_drip() -> None:
-    impatient = load_settings(connect_timeout_seconds=1, request_timeout_seconds=1, retries=0)
+    impatient = load_settings(connect_timeout_seconds=1, request_timeout_seconds=1, retries=1)
     drip = [b"HTTP/1.1 206 Partial Content\r\n", *(b"X-%d: x\r\n" % number for number in range(100))]
     begin = time.monotonic()
     with raw_server(drip) as url, pytest.raises(SourceTimeoutError):
