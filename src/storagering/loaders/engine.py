@@ -150,7 +150,8 @@ class BlockEpoch(Epoch):
         super().__init__(feeding, plan, maker, supply.where)
         self._supply, self._windows = supply, windows(self.crew)
         self._stopped = threading.Event()
-        self._assemblers = ThreadCrew(_WINDOWS_AHEAD, "storagering-window")
+        # Chunks that come and go are held for one window at a time: there may be room for no more.
+        self._assemblers = ThreadCrew(_WINDOWS_AHEAD if supply.is_settled else 1, "storagering-window")
         self._coming: dict[int, Future[Window]] = {}
         self._ask_again = 0.0
         self._number, self._current = -1, _NOTHING
