@@ -43,6 +43,7 @@ def convert(
     precision: Mapping[str, int] | None = None,
     sparse: Sequence[str] = (),
     weaver: str | Path | WeaverConfig | None = None,
+    mix: int | None = None,
     labels: Mapping[str, Sources] | Sequence[str] | None = None,
     replicas: Sequence[str] = (),
     checksums: Sequence[str] = (),
@@ -77,6 +78,9 @@ def convert(
             stored, and read. Wherever they are seen they are dense, bit for bit.
         weaver: data configuration of weaver-core's (a YAML file), for what to select, define and keep, labels
             and weights; or what `storagering.formats.weaver.read_weaver` made of one.
+        mix: seed of a uniform random permutation in which the entries of all sources are stored, so that a few
+            chunks hold what all of them do; the column ``entry_id`` tells where each comes from (see
+            `storagering.cache.entries`). Chunks of such a dataset are not evicted, and made again only all together.
         labels: another way to give classes: {class name: sources}, or one class name for each source.
         replicas: where copies of the sources are, tried in order when reading fails: a server
             (``root://other.site/``) with the same paths, ``OLD=NEW`` for the beginnings of URLs, or a
@@ -115,6 +119,7 @@ def convert(
         precision=precision,
         sparse=sparse,
         weaver=weaver,
+        mix=mix,
         replicas=replicas,
         checksums=checksums,
         format=format,
@@ -143,6 +148,7 @@ def fill(
     define: Mapping[str, str] | None = None,
     precision: Mapping[str, int] | None = None,
     sparse: Sequence[str] = (),
+    mix: int | None = None,
     replicas: Sequence[str] = (),
     on_bad_column: OnBadColumn = "skip",
     format: StoreFormat = "zarr",  # noqa: A002  (the name in the contract)
@@ -159,12 +165,13 @@ def fill(
     same: the sources are read once. From the second epoch on, and in later trainings, nothing remote is touched. The
     dataset is the one that `convert` makes.
 
-    With a selection (``where``) it is known only at the end which entries there are: the loader waits for it.
+    With a selection (``where``), or mixed entries (``mix``), it is known only at the end which entries come where: the
+    loader waits for it.
 
     Args:
         name: what the dataset will be called; without it, after the sources, and 8 digits of a hash of all that
             decides what is in it.
-        sources, tree, columns, exclude, where, define, precision, sparse, replicas, on_bad_column, format,
+        sources, tree, columns, exclude, where, define, precision, sparse, mix, replicas, on_bad_column, format,
             profile, chunk_bytes, workers: as for `convert`. A pattern on a server is looked up as long as the
             dataset is not complete, and not again.
         progress: told how the conversion goes, from another thread.
@@ -187,6 +194,7 @@ def fill(
         define=define,
         precision=precision,
         sparse=sparse,
+        mix=mix,
         replicas=replicas,
         on_bad_column=on_bad_column,
         format=format,

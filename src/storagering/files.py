@@ -112,14 +112,19 @@ def make_directory(path: Path, *, private: bool = False) -> None:
             disk.sync_directory(new.parent)
 
 
-def write_new(path: Path, *data: bytes | memoryview) -> None:
-    """Write and fsync a file that must not exist yet; several pieces one after the other."""
+def write_new(path: Path, *data: bytes | memoryview, durable: bool = True) -> None:
+    """Write and fsync a file that must not exist yet; several pieces one after the other.
+
+    Args:
+        durable: False if it is checked before use and can be made again: then a power cut may take it.
+    """
     with disk_errors(path, sum(map(len, data))):
         descriptor = disk.create(path)
         try:
             settle_mode(path, descriptor)
             disk.write(path, descriptor, data)
-            disk.sync(path, descriptor)
+            if durable:
+                disk.sync(path, descriptor)
         finally:
             os.close(descriptor)
 
@@ -230,6 +235,28 @@ def read_file(path: Path, limit_bytes: int) -> bytes:
         raise NotFoundError(f"no file {path}") from error
     except OSError as error:
         raise _unreadable(path, error) from error
+
+
+def read_range(path: Path, start: int, nbytes: int) -> bytes:
+    """A part of a file.
+
+    Raises:
+        TruncatedError: the file is absent, or ends before that.
+        CorruptDataError: the disk has lost the bytes.
+        CacheError: it cannot be read.
+    """
+    try:
+        descriptor = disk.open(path)
+        with os.fdopen(descriptor, "rb", buffering=0) as file:
+            file.seek(start)
+            data = file.read(nbytes)
+    except FileNotFoundError as error:
+        raise TruncatedError(f"{path} is missing; run 'storagering convert' again") from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if len(data) != nbytes:
+        raise TruncatedError(f"{path} ends before byte {start + nbytes:,}; run 'storagering convert' again")
+    return data
 
 
 def map_file(path: Path, nbytes: int) -> memoryview:

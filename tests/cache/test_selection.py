@@ -19,17 +19,17 @@ from storagering.errors import SpecError
 from storagering.formats.source import Source
 from storagering.testing.http import HTTPServer, http_server
 from storagering.testing.toys import toy_columns, write_toy_rntuple, write_toy_tree
-from storagering.types import ConversionSpec, Manifest, Span
+from storagering.types import Array, ConversionSpec, Manifest, Span
 
 
 class WholeReader(PrunedReader):
     """The plain way, to compare with: read everything, then select."""
 
     def read(
-        self, span: Span, label: int | None, known: Mapping[str, Any] | None = None
+        self, span: Span, made: Mapping[str, Array], known: Mapping[str, Any] | None = None
     ) -> tuple[dict[str, Any], int, int]:
         arrays = dict(known or self.source.read([*self._early, *self._late], span.start, span.stop))
-        columns, entries = self._selection.apply(arrays, span.stop - span.start, label)
+        columns, entries = self._selection.apply(arrays, span.stop - span.start, made)
         return {n: columns[n] for n in self._outputs} if entries else {}, entries, 0
 
 
@@ -80,10 +80,11 @@ def test_pruned_is_equal_to_selecting_from_everything(case: tuple[MemorySource, 
     source, keep, span = case
     spec = spec_of(where="keep", define=(("sum", "c0 + sum(jagged)"),), columns=None)
     selection = Selection(spec, list(source.columns))
-    outputs = [*source.columns, "sum"]
-    got, entries, size = PrunedReader(source, selection, list(source.columns), outputs).read(span, 3)
+    outputs = [*source.columns, "sum", "label"]
+    made = {"label": np.arange(span.start, span.stop)}
+    got, entries, size = PrunedReader(source, selection, list(source.columns), outputs).read(span, made)
     reads, source.reads = source.reads, []
-    want, expected, _ = WholeReader(source, selection, list(source.columns), outputs).read(span, 3)
+    want, expected, _ = WholeReader(source, selection, list(source.columns), outputs).read(span, made)
     assert entries == expected == sum(keep[span.start : span.stop])
     assert list(got) == list(want)
     for name, array in want.items():
@@ -106,7 +107,7 @@ def test_only_blocks_with_survivors_are_read() -> None:
     bounds = {"x": [0, 100], "a": list(range(0, 101, 10)), "b": [0, 25, 50, 75, 100]}
     source = MemorySource(arrays, bounds)
     selection = Selection(spec_of(where="(x == 33) | (x == 40) | (x == 88)"), list(arrays))
-    columns, kept, size = PrunedReader(source, selection, list(arrays), list(arrays)).read(Span(0, 0, entries), None)
+    columns, kept, size = PrunedReader(source, selection, list(arrays), list(arrays)).read(Span(0, 0, entries), {})
     assert (kept, columns["b"].tolist()) == (3, [33, 40, 88])
     assert source.reads == [("x", 0, 100), ("a", 30, 50), ("a", 80, 90), ("b", 25, 50), ("b", 75, 100)]
     assert size == 8 * (100 + 30 + 50)
@@ -116,13 +117,13 @@ def test_a_definition_may_hide_a_column_of_the_source() -> None:
     arrays = {"pt": np.array([1.0, 2.0, 3.0]), "label": np.array([0, 1, 1])}
     define = (("top", "label"), ("qcd", "1 - label"), ("label", "top + 2 * qcd"))
     late = Selection(spec_of(define=define, where="top == 1"), list(arrays))
-    columns, entries = late.apply(arrays, 3, None)
+    columns, entries = late.apply(arrays, 3, {})
     assert (entries, columns["label"].tolist(), columns["qcd"].tolist()) == (2, [1, 1], [0, 0])
     early = Selection(spec_of(define=define, where="label == 1"), list(arrays))
-    columns, entries = early.apply(arrays, 3, None)
+    columns, entries = early.apply(arrays, 3, {})
     assert (entries, columns["label"].tolist(), columns["qcd"].tolist()) == (2, [1, 1], [0, 0])
     scaled = Selection(spec_of(define=(("pt", "pt * 2"),), where="pt > 3"), ["pt"])
-    assert scaled.apply({"pt": arrays["pt"]}, 3, None)[0]["pt"].tolist() == [4.0, 6.0]
+    assert scaled.apply({"pt": arrays["pt"]}, 3, {})[0]["pt"].tolist() == [4.0, 6.0]
 
 
 @pytest.mark.parametrize("where", ["nVtx > 38", "event < 1152921504606847080", "num(tight) > 2", "nVtx < 0"])

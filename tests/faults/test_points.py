@@ -11,6 +11,7 @@ from storagering.testing.faults import Fault, Kill, Point, PowerCut
 
 SCENARIOS = {
     "build": Scenario(work.build_other, work.build, work.check_absent_or_whole),
+    "mix": Scenario(work.build_other, work.build_mixed, work.check_absent_or_whole),
     "append": Scenario(work.build_both, work.add, work.check_old_or_new),
     "remove": Scenario(work.build_both, work.remove, work.check_whole_or_absent),
     "evict": Scenario(work.build_both, work.evict, work.check_present_or_evicted),
@@ -54,7 +55,18 @@ def test_killed_at_any_point(forks: Forks, tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.scenario(1)
-@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_mixed_build_killed_now_and_then(forks: Forks, tmp_path: Path) -> None:
+    assert len(strike(forks, tmp_path, "mix", Kill(), first=7, every=15)) >= 4
+
+
+@pytest.mark.soak
+@pytest.mark.scenario(1)
+def test_a_mixed_build_killed_at_any_point(forks: Forks, tmp_path: Path) -> None:
+    assert len(strike(forks, tmp_path, "mix", Kill())) >= 60
+
+
+@pytest.mark.scenario(1)
+@pytest.mark.parametrize("name", [name for name in SCENARIOS if name != "mix"])
 def test_killed_half_way(forks: Forks, tmp_path: Path, name: str) -> None:
     points = strike(forks, tmp_path, name, Kill(partly=True))
     expected = {"remove": {"remove_tree"}, "evict": {"write"}}.get(name, {"write", "remove_tree"})
@@ -63,7 +75,7 @@ def test_killed_half_way(forks: Forks, tmp_path: Path, name: str) -> None:
 
 @pytest.mark.scenario(4)
 @pytest.mark.parametrize(("number", "names"), list(enumerate(["lost", "kept", "some"])))
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", [name for name in SCENARIOS if name != "mix"])
 def test_a_power_cut_now_and_then(forks: Forks, tmp_path: Path, name: str, number: int, names: str) -> None:
     every = {"remove": 2, "evict": 5}.get(name, 3 * SOME)
     assert strike(forks, tmp_path, name, PowerCut(tmp_path / "vault", names), first=number * SOME % every, every=every)

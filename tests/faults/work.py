@@ -38,8 +38,18 @@ def build(root: Path, name: str = "toy", numbers: Sequence[int] = (0, 1), lock_t
     """Three chunks in two tasks."""
     urls = [str(root.parent / f"toy-{number}.root") for number in numbers]
     spec = ConversionSpec(sources=tuple((url, None) for url in urls), chunk_bytes=_CHUNK_BYTES)
-    cache = cache_at(root, lock_timeout_seconds)
-    manifest, _ = build_dataset(cache, Job(name, spec, [Location(url) for url in urls]), BuildProgress())
+    return _build(cache_at(root, lock_timeout_seconds), Job(name, spec, [Location(url) for url in urls]))
+
+
+def build_mixed(root: Path) -> str:
+    """Two tasks that deal, and two that mix what was dealt."""
+    urls = [str(root.parent / f"toy-{number}.root") for number in (0, 1)]
+    spec = ConversionSpec(sources=tuple((url, None) for url in urls), chunk_bytes=_CHUNK_BYTES // 4, mix=1)
+    return _build(cache_at(root), Job("toy", spec, [Location(url) for url in urls]))
+
+
+def _build(cache: Cache, job: Job) -> str:
+    manifest, _ = build_dataset(cache, job, BuildProgress())
     return manifest.digest
 
 
@@ -186,7 +196,7 @@ def _check_finished(found: Cache) -> None:
     manifests = [found.manifest("toy", version + 1) for version in range(found.manifest("toy").version)]
     known = {chunk.file for chunk in manifests[-1].chunks} | {manifest.chunk_statistics[0] for manifest in manifests}
     known |= {
-        "first-epoch.json",
+        *(["first-epoch.json"] if manifests[-1].spec.mix is None else []),
         "manifest.json",
         *(f"manifest-{manifest.version:06d}.json" for manifest in manifests[:-1]),
     }

@@ -19,6 +19,7 @@ from storagering.cache.inspection import Inspection, inspect_sources, without_co
 from storagering.cache.layout import Cache
 from storagering.cache.manifest import spec_key
 from storagering.cache.messages import Task
+from storagering.cache.mixed_build import mix_outcome
 from storagering.cache.opened import KeptSource
 from storagering.cache.pool import run_tasks
 from storagering.cache.progress import BuildProgress
@@ -228,7 +229,9 @@ def run_job(
                 _note_unreadable(state, error.reasons, staging)
             else:
                 skipped = inspection.skipped + plan.skipped
-                return Outcome(plan.context, built, bad, skipped, inspection.skipped_sources)
+                outcome = Outcome(plan.context, built, bad, skipped, inspection.skipped_sources)
+                first = len(job.into.sources) if job.into else 0
+                return outcome if plan.context.mixing is None else mix_outcome(outcome, first, space, progress)
     except BaseException:
         with suppress(StorageringError):  # what ended the build is what counts
             if is_kept and (left := count_finished(staging)) is not None:
@@ -255,7 +258,7 @@ def _run_plan(
         run = Run(context, in_order, progress, space)
         if run.built and not bad and (left := count_finished(Path(context.staging))):
             progress.tell(f"going on with what was interrupted: {left.extent} were done")
-        progress.start(sum(piece.stop - piece.start for task in run.todo for piece in task.pieces))
+        progress.start(sum(task.entries for task in run.todo))
         if job.scheduler == PROCESSES:
             run_tasks(context, run, context.settings.workers, kept, plan.known)
         else:
@@ -276,7 +279,7 @@ def _write_outline(plan: BuildPlan, tasks: Sequence[Task], job: Job) -> FirstEpo
     """Tell those who wait what will come, and in which order if that can be known."""
     spec, staging = job.spec, Path(plan.context.staging)
     first_epoch = None
-    if spec.where is None and spec.on_bad_source == "fail" and job.into is None:
+    if spec.where is None and spec.mix is None and spec.on_bad_source == "fail" and job.into is None:
         before = read_outline(staging)
         first_epoch = plan_first_epoch(tasks, job.seed, plan.chunk_entries, before.first_epoch if before else None)
     parent = job.into.digest if job.into else ""

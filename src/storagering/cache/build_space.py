@@ -96,9 +96,9 @@ class BuildSpace:
 
 
 def _can_come_back(context: BuildContext) -> bool:
-    """Whether chunks that are given up could be made again later."""
+    """Whether chunks that are given up could be made again later; to mix entries takes all of them."""
     foreign = any(":" in friend for friend in context.spec.friends)
-    return not foreign and all(_tells_its_state(source) for source in context.sources)
+    return context.mixing is None and not foreign and all(_tells_its_state(source) for source in context.sources)
 
 
 def _tells_its_state(source: SourceFile) -> bool:

@@ -34,7 +34,6 @@ class ChunkWriter:
 
     def __init__(self, spec: ConversionSpec, schema: Schema, staging: Path, prefix: str) -> None:
         self._spec, self._schema, self._staging, self._prefix = spec, schema, staging, prefix
-        self._store = chunk_store(spec.format)
         self._waiting: list[Batch] = []
         self._bytes = 0
         self._spans: list[Span] = []
@@ -43,7 +42,7 @@ class ChunkWriter:
     def add(self, batch: Batch, span: Span) -> None:
         """Take the selected entries of a piece."""
         target, entries = self._spec.chunk_bytes, batch.num_entries
-        size = max(size_of(batch), raw_size_of(batch) // _DENSE)
+        size = chunk_size_of(batch)
         if size <= target * _FULL:
             self._gather(batch, size, span)
             return
@@ -71,21 +70,32 @@ class ChunkWriter:
         """Write what has gathered as one chunk; pieces without survivors leave none."""
         waiting, spans = self._waiting, tuple(self._spans)
         self._waiting, self._spans, self._bytes = [], [], 0
-        if not waiting:
-            return
-        batch = round_batch(join_batches(self._schema, waiting))
-        encoded = self._store.encode(batch, self._spec.profile)
-        file = f"{self._prefix}-{len(self.built):04d}{self._store.suffix}"
-        write_new(self._staging / file, *encoded.pieces)
-        chunk = Chunk(
-            start=0,
-            stop=batch.num_entries,
-            file=file,
-            nbytes=encoded.nbytes,
-            raw_bytes=raw_size_of(batch),
-            digest=digest_of(*encoded.pieces),
-            trusted_from=encoded.trusted_from,
-            checksum=encoded.checksum,
-            spans=spans,
-        )
-        self.built.append(BuiltChunk(chunk, describe_batch(batch)))
+        if waiting:
+            stem = f"{self._prefix}-{len(self.built):04d}"
+            self.built.append(write_chunk(join_batches(self._schema, waiting), spans, self._spec, self._staging, stem))
+
+
+def write_chunk(batch: Batch, spans: tuple[Span, ...], spec: ConversionSpec, staging: Path, stem: str) -> BuiltChunk:
+    """Write one chunk; ``stem`` is its file's name without the suffix."""
+    store = chunk_store(spec.format)
+    batch = round_batch(batch)
+    encoded = store.encode(batch, spec.profile)
+    file = f"{stem}{store.suffix}"
+    write_new(staging / file, *encoded.pieces)
+    chunk = Chunk(
+        start=0,
+        stop=batch.num_entries,
+        file=file,
+        nbytes=encoded.nbytes,
+        raw_bytes=raw_size_of(batch),
+        digest=digest_of(*encoded.pieces),
+        trusted_from=encoded.trusted_from,
+        checksum=encoded.checksum,
+        spans=spans,
+    )
+    return BuiltChunk(chunk, describe_batch(batch))
+
+
+def chunk_size_of(batch: Batch) -> int:
+    """What is compared with the target: bytes in memory, and a share of those that sparse columns stand for."""
+    return max(size_of(batch), raw_size_of(batch) // _DENSE)

@@ -156,7 +156,7 @@ class _RemoteCrew:
                 raise ChecksumError(f"{item.chunk.file} was damaged on its way from a worker of {self._address}")
             write_new(safe_join(Path(self._context.staging), item.chunk.file), data)
         self._run.done(task, built)
-        self._run.advance(sum(s.stop - s.start for s in task.pieces), sum(b.chunk.raw_bytes for b in built))
+        self._run.advance(task.entries, sum(b.chunk.raw_bytes for b in built))
 
     def _result(self, future: Any, task: Task) -> tuple[bytes, list[bytes]]:
         from distributed import KilledWorker

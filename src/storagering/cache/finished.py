@@ -33,22 +33,31 @@ from storagering.types import Chunk, SourceFile, Span
 
 BuiltChunks = tuple[BuiltChunk, ...]
 
+#: The keys of tasks that mix begin with this; those of others are hexadecimal.
+MIX_KEY = "mix"
 _LIMIT_BYTES = 1 << 30
 
 
 def key_tasks(context: BuildContext, tasks: Iterable[Task]) -> list[Task]:
     """The tasks with their keys: hashes of what is read, of how, and by which release."""
-    spec = replace(context.spec, sources=(), on_bad_column="skip", on_bad_source="skip")
-    common = sha256(msgspec.json.encode((software(), spec, context.schema, context.read_names), order="sorted"))
+    common = key_context(context)
     states = [msgspec.json.encode(_state_of(file, context.run)) for file in context.sources]
 
     def key(task: Task) -> str:
-        digest = common.copy()
+        digest = sha256(common)
         for piece in task.pieces:
             digest.update(states[piece.source] + msgspec.json.encode((piece.start, piece.stop)))
         return digest.hexdigest()[:24]
 
     return [replace(task, key=key(task)) for task in tasks]
+
+
+def key_context(context: BuildContext) -> bytes:
+    """A hash of how the tasks of a build are done, and by which release."""
+    spec = replace(context.spec, sources=(), on_bad_column="skip", on_bad_source="skip")
+    bits = None if context.mixing is None else context.mixing.bits
+    what = software(), spec, context.schema, context.read_names, bits
+    return sha256(msgspec.json.encode(what, order="sorted")).digest()
 
 
 def _state_of(file: SourceFile, run: str) -> SourceFile:
@@ -87,11 +96,11 @@ class FinishedTasks:
         """Remove what an unfinished task has written."""
         _unlink(self._files().get(task.key, []))
 
-    def keep_only(self, tasks: Collection[Task]) -> None:
-        """Remove whatever belongs to other tasks."""
+    def keep_only(self, tasks: Collection[Task], *, mixing: bool = False) -> None:
+        """Remove whatever belongs to other tasks: those that read, or those that mix."""
         keys = {task.key for task in tasks}
         for key, paths in self._files().items():
-            if key not in keys:
+            if key not in keys and key.startswith(MIX_KEY) == mixing:
                 _unlink(paths)
 
     def _files(self) -> dict[str, list[Path]]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from storagering.cache.finished import key_tasks
 from storagering.cache.inspection import Inspection
-from storagering.cache.selection import LABEL, is_labelled
+from storagering.cache.selection import made_names
 from storagering.cache.tasks import BuildPlan
 from storagering.errors import SchemaError, nearest_names
 from storagering.types import Column, Manifest, SkippedColumn
@@ -19,7 +19,7 @@ def fit_inspection(inspection: Inspection, dataset: Manifest) -> Inspection:
         SchemaError: the sources lack a column of the dataset.
     """
     url = inspection.files[0].url
-    made = {name for name, _ in dataset.spec.define} | ({LABEL} if is_labelled(dataset.spec) else set())
+    made = {*(name for name, _ in dataset.spec.define), *made_names(dataset.spec)}
     wanted = [name for name in dataset.schema.names if name not in made]
     for name in wanted:
         if name not in inspection.names:

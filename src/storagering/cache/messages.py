@@ -31,6 +31,34 @@ from storagering.urls import redact_text
 
 
 @dataclass(frozen=True)
+class Deal:
+    """A file of entries that were dealt into piles.
+
+    Attributes:
+        sources: numbers in the manifest of the sources that its ids count.
+    """
+
+    file: str
+    nbytes: int
+    sources: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """How entries are mixed.
+
+    Attributes:
+        bits: there are 2^bits piles.
+        deals: the files to be mixed, in order; none while they are written.
+        first_source: number in the manifest of the first of the context's sources.
+    """
+
+    bits: int
+    deals: tuple[Deal, ...] = ()
+    first_source: int = 0
+
+
+@dataclass(frozen=True)
 class BuildContext:
     """What all tasks of one build share.
 
@@ -41,6 +69,7 @@ class BuildContext:
         spool: folder for source files that are unpacked or fetched whole.
         sources_open: how many a worker keeps open between tasks.
         run: no other build has it.
+        mixing: None if entries keep their order.
     """
 
     spec: ConversionSpec
@@ -53,6 +82,22 @@ class BuildContext:
     settings: Settings
     sources_open: int = 1
     run: str = field(default_factory=secrets.token_hex)
+    mixing: Mixing | None = None
+
+
+@dataclass(frozen=True)
+class Share:
+    """Piles that are mixed at a time, or a part of one that is large.
+
+    Attributes:
+        piles: numbers of the first and the last one.
+        part: number of the part, and of how many.
+        entries: about so many in a part; otherwise exactly.
+    """
+
+    piles: tuple[int, int]
+    part: tuple[int, int]
+    entries: int
 
 
 @dataclass(frozen=True)
@@ -61,16 +106,23 @@ class Task:
 
     Attributes:
         key: hash of all that the chunks depend on; the chunks' files begin with it.
+        share: what is to be mixed, instead of pieces to be read.
     """
 
     number: int
     pieces: tuple[Span, ...]
     key: str = ""
+    share: Share | None = None
 
     @property
     def sources(self) -> tuple[int, ...]:
         """Numbers of the sources that it reads, in order."""
         return tuple(dict.fromkeys(piece.source for piece in self.pieces))
+
+    @property
+    def entries(self) -> int:
+        """How many there are to be read, or mixed."""
+        return self.share.entries if self.share else sum(piece.stop - piece.start for piece in self.pieces)
 
 
 @dataclass(frozen=True)
@@ -122,6 +174,8 @@ def spool_of(spool: str, location: Location) -> str:
 def read_by(context: BuildContext, task: Task) -> str:
     """The files that a task reads, for messages."""
     files = [context.sources[number].url for number in task.sources]
+    if task.share is not None:
+        return "mixing entries"
     return ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
 
 

@@ -111,7 +111,7 @@ class _Crew:
                 return worker
             else:
                 self._run.done(task, built)
-                self._run.advance(sum(s.stop - s.start for s in task.pieces), sum(b.chunk.raw_bytes for b in built))
+                self._run.advance(task.entries, sum(b.chunk.raw_bytes for b in built))
                 return worker
         raise WorkerDiedError(
             f"a conversion worker ended ({how}), {_MAX_DEATHS} times over the same work "

@@ -39,11 +39,12 @@ class PrunedReader:
         self._bounds: dict[str, Array] = {}
 
     def read(
-        self, span: Span, label: int | None, known: Mapping[str, Any] | None = None
+        self, span: Span, made: Mapping[str, Array], known: Mapping[str, Any] | None = None
     ) -> tuple[dict[str, Any], int, int]:
         """The columns that are wanted, of the entries that the selection keeps.
 
         Args:
+            made: what the build makes itself, for all entries of the span.
             known: the source's columns in that span, if they were read already.
 
         Returns:
@@ -64,7 +65,7 @@ class PrunedReader:
         if known is None:
             late, late_size = self._read_late(span, mask)
             columns, size = columns | late, size + late_size
-        columns = self._selection.complete(columns, entries, label)
+        columns = self._selection.complete(columns, {name: array[mask] for name, array in made.items()})
         return {name: columns[name] for name in self._outputs}, entries, size
 
     def _read_late(self, span: Span, mask: Array) -> tuple[dict[str, Any], int]:

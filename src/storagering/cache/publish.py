@@ -65,11 +65,15 @@ class Outcome:
         order = [url for url, _ in self.context.spec.sources]
         return tuple(sorted(late + self.skipped_sources, key=lambda s: order.index(s.url)))
 
+    def numbers(self, first: int = 0) -> dict[int, int]:
+        """Number among the context's sources -> number in the manifest, of the good ones, counted from ``first``."""
+        kept = [number for number in range(len(self.context.sources)) if number not in self.bad]
+        return {old: first + new for new, old in enumerate(kept)}
+
     def good(self, first: int = 0) -> tuple[BuildContext, BuiltChunks]:
         """The context and chunks without the bad sources, the others counted from ``first``."""
-        kept = [number for number in range(len(self.context.sources)) if number not in self.bad]
-        numbers = {old: first + new for new, old in enumerate(kept)}
-        sources = tuple(self.context.sources[number] for number in kept)
+        numbers = self.numbers(first)
+        sources = tuple(self.context.sources[number] for number in numbers)
         return replace(self.context, sources=sources), renumber(self.built, numbers)
 
 

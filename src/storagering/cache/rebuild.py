@@ -91,9 +91,9 @@ def runs_of(chunks: Sequence[Chunk], numbers: Collection[int]) -> Iterator[range
         if number <= done:
             continue
         first = last = number
-        while first and chunks[first - 1].spans[-1] == chunks[first].spans[0]:
+        while first and chunks[first - 1].spans[-1:] == chunks[first].spans[:1] != ():
             first -= 1
-        while last + 1 < len(chunks) and chunks[last].spans[-1] == chunks[last + 1].spans[0]:
+        while last + 1 < len(chunks) and chunks[last].spans[-1:] == chunks[last + 1].spans[:1] != ():
             last += 1
         done = last
         yield range(first, last + 1)
@@ -101,6 +101,11 @@ def runs_of(chunks: Sequence[Chunk], numbers: Collection[int]) -> Iterator[range
 
 def _context(manifest: Manifest, replicas: Sequence[str], staging: Path, settings: Settings) -> BuildContext:
     spec = manifest.spec
+    if spec.mix is not None:
+        raise SpecError(
+            f"the entries of dataset {manifest.name!r} are mixed, so each of its chunks is made of all sources: "
+            f"'storagering remove {manifest.name}' and convert again, which makes the same one"
+        )
     if any(":" in friend for friend in spec.friends):
         raise SpecError(f"dataset {manifest.name!r} has friends in files of their own: convert it again")
     places = with_replicas([Location(source.url) for source in manifest.sources], replicas)

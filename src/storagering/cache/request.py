@@ -48,6 +48,7 @@ class Request:
     precision: Mapping[str, int] | None = None
     sparse: Sequence[str] = ()
     weaver: str | Path | WeaverConfig | None = None
+    mix: int | None = None
     replicas: Sequence[str] = ()
     checksums: Sequence[str] = ()
     format: StoreFormat = "zarr"
@@ -65,6 +66,8 @@ class Request:
         """
         if self.chunk_bytes < 1 << 12:
             raise SpecError(f"chunk_bytes={self.chunk_bytes} is too small; use at least 4096, better some MiB")
+        if self.mix is not None and not 0 <= self.mix < 1 << 63:
+            raise SpecError(f"mix={self.mix}: the seed of the order is a number from 0 to 2^63 - 1")
         resolved = resolve_sources(self.sources, settings)
         places = with_checksums(with_replicas([Location(url) for url, _ in resolved], self.replicas), self.checksums)
         locations, friend_names = with_friends(places, self.friends, settings)
@@ -85,6 +88,7 @@ class Request:
             precision=tuple((self.precision or {}).items()),
             sparse=tuple(self.sparse),
             fill_absent_chunks=settings.fill_absent_chunks,
+            mix=self.mix,
         )
         if self.weaver is not None:
             spec = with_weaver(spec, self.weaver, locations, settings)

@@ -59,6 +59,8 @@ def why_it_must_stay(manifest: Manifest, settings: Settings) -> str:
     """
     if manifest.software != software():
         return f"it was made by {manifest.software}, and this is {software()}"
+    if manifest.spec.mix is not None:
+        return "its entries are mixed: each chunk is made of all sources"
     if any(":" in friend for friend in manifest.spec.friends):
         return "it has friends in files of their own"
     unsafe = unsafe_source(manifest, settings)

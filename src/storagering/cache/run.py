@@ -45,7 +45,7 @@ class Run:
         """
         with self._lock:
             bad = {error.source for error in self.failures.values()}
-        if bad.issuperset(task.sources):
+        if bad and bad.issuperset(task.sources):
             self._close(task)
             return False
         return True

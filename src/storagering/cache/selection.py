@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import awkward as ak
 import numpy as np
 
+from storagering.cache.entry_keys import ENTRY_ID
 from storagering.formats.expressions import Expression, evaluate_mask, parse_expression
 from storagering.types import Array, ConversionSpec
 
@@ -16,6 +18,11 @@ LABEL = "label"
 def is_labelled(spec: ConversionSpec) -> bool:
     """Whether the sources say which class their entries belong to."""
     return any(label is not None for _, label in spec.sources)
+
+
+def made_names(spec: ConversionSpec) -> tuple[str, ...]:
+    """The columns that a build makes itself, for every entry."""
+    return (LABEL,) * is_labelled(spec) + (ENTRY_ID,) * (spec.mix is not None)
 
 
 class Selection:
@@ -80,18 +87,19 @@ class Selection:
         mask = evaluate_mask(self._where, columns)
         return columns, None if mask.all() else mask
 
-    def complete(self, columns: dict[str, Any], entries: int, label: int | None) -> dict[str, Any]:
-        """Selected entries with all that remains to be defined; raises as `keep`."""
+    def complete(self, columns: dict[str, Any], made: Mapping[str, Array]) -> dict[str, Any]:
+        """Selected entries with all that remains to be defined, and with what the build makes; raises as `keep`."""
         columns = dict(columns)
         for number, (name, expression) in enumerate(self._define):
             if number not in self._early:
                 columns[name] = expression.evaluate(columns)
-        if label is not None:
-            columns[LABEL] = ak.Array(np.full(entries, label, np.int64))
-        return columns
+        return columns | {name: ak.Array(array) for name, array in made.items()}
 
-    def apply(self, arrays: dict[str, Any], entries: int, label: int | None) -> tuple[dict[str, Any], int]:
-        """All columns, read, defined and labelled, of the selected entries; and how many these are.
+    def apply(self, arrays: dict[str, Any], entries: int, made: Mapping[str, Array]) -> tuple[dict[str, Any], int]:
+        """All columns, read, defined and made, of the selected entries; and how many these are.
+
+        Args:
+            made: what the build makes itself, for all entries.
 
         Raises:
             SpecError: an expression cannot be evaluated on these columns.
@@ -99,4 +107,5 @@ class Selection:
         columns, mask = self.keep(arrays)
         if mask is not None:
             columns, entries = {name: array[mask] for name, array in columns.items()}, int(np.count_nonzero(mask))
-        return self.complete(columns, entries, label), entries
+            made = {name: array[mask] for name, array in made.items()}
+        return self.complete(columns, made), entries

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import ceil, log2
 from typing import Any
 
 import numpy as np
 
+from storagering.cache.deals import DEAL_CHUNKS
+from storagering.cache.entry_keys import ENTRY_ID, fits_in_ids
 from storagering.cache.finished import key_tasks
 from storagering.cache.inspection import Inspection
-from storagering.cache.messages import BuildContext, Task, blamed_on, spool_of
+from storagering.cache.messages import BuildContext, Mixing, Task, blamed_on, spool_of
 from storagering.cache.opened import KeptSource
-from storagering.cache.selection import LABEL, Selection, is_labelled
+from storagering.cache.selection import Selection, made_names
 from storagering.config import Settings
 from storagering.errors import NoColumnsError, SchemaError, SpecError
 from storagering.formats.arrow import arrow_type
@@ -27,7 +30,7 @@ from storagering.formats.precision import with_precision
 from storagering.formats.readers import open_source
 from storagering.formats.source import Source, UnreadableColumnsError
 from storagering.formats.sparse import with_sparse
-from storagering.types import Column, ConversionSpec, Schema, SkippedColumn, Span
+from storagering.types import Array, Column, ConversionSpec, Schema, SkippedColumn, SourceFile, Span
 from storagering.urls import redact_url
 
 _PROBE_ENTRIES = 1000
@@ -38,6 +41,8 @@ _CHUNKS_PER_TASK = 4
 _CHUNKS_AT_END = 0.75
 #: One compressed block larger than this many chunks is read in parts, though each part unpacks it again.
 _CHUNKS_PER_READ = 8
+#: More piles would be made of snippets.
+_MAX_PILE_BITS = 15
 
 
 @dataclass(frozen=True)
@@ -82,10 +87,20 @@ def plan_build(
     context = BuildContext(
         spec, schema, inspection.files, inspection.locations, probe.read_names, staging, spool, settings
     )
+    if spec.mix is not None:
+        context = replace(context, mixing=_plan_mixing(inspection.files, sizes))
     pieces = [p for number, bounds in enumerate(inspection.bounds) for p in _cut_file(number, bounds, sizes)]
     known = probe.arrays if pieces == [Span(number, 0, probe.entries)] else None
     tasks = key_tasks(context, _group(pieces, sizes, spec))
     return BuildPlan(context, tasks, probe.skipped, known, sizes.entries_in(1))
+
+
+def _plan_mixing(files: Sequence[SourceFile], sizes: _Sizes) -> Mixing:
+    """As many piles as keep each small; a power of two, which a few entries more or less seldom change."""
+    if not fits_in_ids(len(files), max(file.entries for file in files)):
+        raise SpecError("there are too many sources, or entries in one of them, to mix: ids of entries have 63 bits")
+    chunks = sum(file.entries for file in files) / sizes.entries_in(1)
+    return Mixing(bits=min(_MAX_PILE_BITS, ceil(log2(max(1.0, chunks / DEAL_CHUNKS)))))
 
 
 def _likelier(probed: float, told: float) -> float:
@@ -117,9 +132,11 @@ class _Probe:
 
     def schema(self) -> Schema:
         spec = self._spec
-        arrays, _ = self._selection.apply(self.arrays, self.entries, 0 if is_labelled(spec) else None)
+        kinds = {ENTRY_ID: np.uint64}
+        made: dict[str, Array] = {n: np.zeros(self.entries, kinds.get(n, np.int64)) for n in made_names(spec)}
+        arrays, _ = self._selection.apply(self.arrays, self.entries, made)
         wanted = [n for n in self._outputs if n in arrays] + [n for n, _ in spec.define]
-        columns = [c for n in wanted + [LABEL] * is_labelled(spec) if (c := self._describe(n, arrays[n]))]
+        columns = [c for n in [*wanted, *made] if (c := self._describe(n, arrays[n]))]
         if not columns:
             raise NoColumnsError(
                 f"{redact_url(self._source.url)}: no column is left to convert ({len(self.skipped)} cannot be read)"
@@ -127,7 +144,7 @@ class _Probe:
         return with_precision(with_sparse(assign_keys(columns), spec.sparse), spec.precision)
 
     def _check_names(self) -> None:
-        defined = [name for name, _ in self._spec.define] + [LABEL] * is_labelled(self._spec)
+        defined = [*(name for name, _ in self._spec.define), *made_names(self._spec)]
         for name in defined:
             if defined.count(name) > 1:
                 raise SpecError(f"column {name!r} is defined twice")

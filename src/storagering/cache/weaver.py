@@ -109,7 +109,7 @@ def _read(source: Source, spec: ConversionSpec, names: list[str]) -> Iterator[di
     while start < source.entries:
         further = bounds[(bounds > start) & (bounds <= start + _STEP)]
         stop = int(further[-1]) if len(further) else min(start + _STEP, source.entries)
-        columns, entries, _ = reader.read(Span(0, start, stop), None)
+        columns, entries, _ = reader.read(Span(0, start, stop), {})
         if entries:
             yield {name: np.asarray(columns[name]) for name in names}
         start = stop

@@ -20,17 +20,20 @@ import msgspec
 import numpy as np
 
 from storagering.cache.chunks import BuiltChunk, ChunkWriter
+from storagering.cache.deals import DealWriter
+from storagering.cache.entry_keys import ENTRY_ID, entry_ids_of
 from storagering.cache.messages import BuildContext, Task, blamed_on, decode_path, encode_reply, urls_of
+from storagering.cache.mixing import mix_share
 from storagering.cache.opened import OpenSources
 from storagering.cache.pruning import PrunedReader
-from storagering.cache.selection import LABEL, Selection
+from storagering.cache.selection import Selection, made_names
 from storagering.errors import CorruptDataError
 from storagering.formats.batches import raw_size_of
 from storagering.formats.forms import to_batch
 from storagering.formats.remote.plain import leave_untold
 from storagering.formats.source import Source
 from storagering.formats.sparse import dense_schema, sparse_batch
-from storagering.types import Batch, Schema, Span
+from storagering.types import Array, Batch, Schema, Span
 
 Report = Callable[[int, int], None]
 """Called with the entries and decoded bytes read since the last call."""
@@ -43,7 +46,7 @@ def run_task(
     known: Mapping[str, Any] | None = None,
     sources: OpenSources | None = None,
 ) -> tuple[BuiltChunk, ...]:
-    """Read the task's pieces and write their chunks into the staging folder.
+    """Read the task's pieces and write their chunks into the staging folder, or mix its share of what was dealt.
 
     Args:
         known: the arrays of the only piece, if they were read already.
@@ -54,12 +57,18 @@ def run_task(
         SourceChangedError: a file is not what it was when the build was planned.
         StorageringError: whatever reading or writing raises.
     """
+    if task.share is not None:
+        return mix_share(context, task, report)
     if sources is None:
         with closing(OpenSources(context)) as own:
             return run_task(context, task, report, known, own)
     # A name of its own: the worker of a killed build may still be writing the same task.
     prefix = f"task-{task.key}-{secrets.token_hex(4)}"
-    writer = ChunkWriter(context.spec, context.schema, Path(context.staging), prefix)
+    writer = (
+        ChunkWriter(context.spec, context.schema, Path(context.staging), prefix)
+        if context.mixing is None
+        else DealWriter(context, context.mixing.bits, prefix)
+    )
     selection = Selection(context.spec, list(context.read_names))
     reader: PrunedReader | None = None
     for span, source in sources.of(task.pieces):
@@ -67,13 +76,13 @@ def run_task(
             if reader is None or reader.source is not source:
                 reader = PrunedReader(source, selection, context.read_names, context.schema.names)
             with _reading(context, span):
-                columns, entries, size = reader.read(span, _label_of(context, span), known)
+                columns, entries, size = reader.read(span, _make(context, span), known)
                 batch = to_batch(context.schema, columns, entries) if entries else Batch(context.schema, 0)
         elif context.spec.define or known:
             with _reading(context, span):
                 arrays = dict(known or source.read(context.read_names, span.start, span.stop))
                 size = sum(int(a.nbytes) for a in arrays.values())
-                columns, entries = selection.apply(arrays, span.stop - span.start, _label_of(context, span))
+                columns, entries = selection.apply(arrays, span.stop - span.start, _make(context, span))
                 batch = to_batch(context.schema, columns, entries)
         else:
             with _reading(context, span):
@@ -103,19 +112,23 @@ def _reading(context: BuildContext, span: Span) -> Iterator[None]:
 
 def _read_plainly(context: BuildContext, source: Source, span: Span) -> Batch:
     """All entries of a piece, without a detour through Awkward Array where the reader can do without."""
-    label = _label_of(context, span)
+    made = _make(context, span)
     dense = dense_schema(context.schema)
-    if label is None:
-        return sparse_batch(context.schema, source.read_batch(dense, span.start, span.stop))
-    schema = Schema(tuple(c for c in dense.columns if c.name != LABEL))
+    schema = Schema(tuple(c for c in dense.columns if c.name not in made))
     batch = source.read_batch(schema, span.start, span.stop)
-    labels = np.full(batch.num_entries, label, np.int64)
-    return sparse_batch(context.schema, Batch(dense, batch.num_entries, {**batch.arrays, LABEL: (labels,)}))
+    arrays = {**batch.arrays, **{name: (array,) for name, array in made.items()}}
+    return sparse_batch(context.schema, Batch(dense, batch.num_entries, arrays))
 
 
-def _label_of(context: BuildContext, span: Span) -> int | None:
-    label = context.sources[span.source].label
-    return None if label is None else context.spec.classes.index(label)
+def _make(context: BuildContext, span: Span) -> dict[str, Array]:
+    """The columns that no source has, for all entries of a piece; ids without the source, whose number may change."""
+    made: dict[str, Array] = {}
+    for name in made_names(context.spec):
+        if name == ENTRY_ID:
+            made[name] = entry_ids_of(0, span.start, span.stop)
+        elif (label := context.sources[span.source].label) is not None:
+            made[name] = np.full(span.stop - span.start, context.spec.classes.index(label), np.int64)
+    return made
 
 
 def _report_nothing(_entries: int, _bytes: int) -> None:

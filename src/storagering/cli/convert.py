@@ -35,7 +35,8 @@ that was interrupted goes on where it was. Columns that cannot be read are skipp
 dataset appears when it is complete, or not at all."""
 _EXAMPLES = """\
 storagering convert 'root://server//store/*.root' --name jets --columns 'Jet_*' MET_pt
-storagering convert --name tops --label top=top-*.root --label qcd=qcd-*.root --where 'jet_pt > 550'"""
+storagering convert --name tops --label top=top-*.root --label qcd=qcd-*.root --where 'jet_pt > 550'
+storagering convert --name mixed --label top=top-*.root --label qcd=qcd-*.root --mix 1"""
 
 
 def add_to(verbs: Verbs) -> None:
@@ -79,6 +80,13 @@ def _add_storage(parser: Parser) -> None:
     group.add_argument("--format", choices=("zarr", "parquet"), default="zarr", help="default: zarr")
     text = "small on disk, or fast to decode (default: small)"
     group.add_argument("--profile", choices=("small", "fast"), default="small", help=text)
+    text = (
+        "store the entries of all sources in one random order, drawn from this seed. For sources of one class or "
+        "process each: any few chunks then hold all of them in their shares, so training mixes well however it "
+        "reads. The column 'entry_id' keeps the way back. Takes room for all entries, decoded, while it works; chunks "
+        "are not evicted, and cannot be made again one by one"
+    )
+    group.add_argument("--mix", type=int, metavar="SEED", help=text)
     text = "decoded size of one chunk (default: 16MiB)"
     group.add_argument("--chunk-bytes", type=parse_size, metavar="SIZE", default=16 << 20, help=text)
     text = "what to do with columns that cannot be read (default: skip them)"
@@ -127,6 +135,7 @@ def run(args: argparse.Namespace) -> int:
             precision=parse_precision(args.precision),
             sparse=args.sparse,
             weaver=_read_weaver(args),
+            mix=args.mix,
             labels=labels or None,
             replicas=args.replica,
             checksums=args.checksum,
@@ -173,6 +182,7 @@ def summarise(dataset: Dataset) -> dict[str, Any]:
         "format": manifest.spec.format,
         "profile": manifest.spec.profile,
         "classes": manifest.spec.classes,
+        "mix": manifest.spec.mix,
         "nbytes": nbytes,
         "raw_bytes": raw,
         "ratio": round(raw / nbytes, 3) if nbytes else None,
@@ -192,6 +202,8 @@ def describe(summary: dict[str, Any]) -> dict[str, str]:
     }
     if summary["version"] > 1:
         facts["version"] = f"{summary['version']}"
+    if summary["mix"] is not None:
+        facts["order"] = f"mixed over all sources, seed {summary['mix']}"
     if summary["classes"]:
         facts["label"] = ", ".join(f"{number} is {name}" for number, name in enumerate(summary["classes"]))
     if summary.get("built"):

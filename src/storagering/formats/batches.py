@@ -1,4 +1,4 @@
-"""Cutting and joining batches, on their arrays alone wherever these are numbers and lists of numbers."""
+"""Cutting, joining and permuting batches, on their arrays alone wherever these are numbers and lists of numbers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import awkward as ak
 import numpy as np
+import pyarrow as pa
 
 from storagering.formats.forms import to_awkward, to_batch
 from storagering.formats.sparse import dense_bytes
@@ -53,6 +54,31 @@ def join_batches(schema: Schema, batches: Sequence[Batch]) -> Batch:
     return Batch(schema, sum(b.num_entries for b in batches), arrays)
 
 
+def take_batch(batch: Batch, rows: Array) -> Batch:
+    """The entries of those numbers, in their order, copied; columns that share their offsets still do.
+
+    Args:
+        rows: int64, each from 0 to the number of entries; may repeat.
+    """
+    compose = _shared(lambda inner, outer: inner[outer])
+    take = _shared(_take_counts)
+    arrays = {}
+    for column in batch.schema.columns:
+        parts = batch.arrays[column.name]
+        if not _is_plain(column):
+            arrays[column.name] = _through_awkward(column, [batch], lambda found: found[0][rows])
+        elif len(parts) == 1:
+            arrays[column.name] = (np.take(parts[0], rows, axis=0),)
+        else:
+            depth = _depth(column)
+            taken, bounds = [take(parts[0], None, rows)], parts[0]
+            for offsets in parts[1:depth]:
+                taken.append(take(offsets, bounds, rows))
+                bounds = compose(offsets, bounds)  # what is in an entry lies together, however deep the lists
+            arrays[column.name] = (*taken, *(_take_ranges(part, bounds, rows) for part in parts[depth:]))
+    return Batch(batch.schema, len(rows), arrays)
+
+
 def size_of(batch: Batch) -> int:
     """Bytes of all arrays, as they are in memory."""
     return sum(a.nbytes for arrays in batch.arrays.values() for a in arrays)
@@ -84,6 +110,32 @@ def _join_offsets(*offsets: Array) -> Array:
         np.add(own, joined[at], out=joined[at : at + len(own)])
         at += len(own) - 1
     return joined
+
+
+def _take_counts(offsets: Array, bounds: Array | None, rows: Array) -> Array:
+    """The offsets of the lists of some entries; ``bounds`` tell which lists an entry has, None for one each."""
+    counts = np.diff(offsets)
+    counts = counts[rows] if bounds is None else _take_ranges(counts, bounds, rows)
+    taken = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=taken[1:])
+    return taken
+
+
+def _take_ranges(values: Array, bounds: Array, rows: Array) -> Array:
+    """Elements ``bounds[row]`` to ``bounds[row + 1]`` of every row, one after the other.
+
+    To Arrow they are strings of bytes, which it copies one by one: an index of every element would take more room
+    than the elements.
+    """
+    size = values.dtype.itemsize * int(np.prod(values.shape[1:]))
+    data, places = np.ascontiguousarray(values).reshape(-1).view(np.uint8), np.ascontiguousarray(bounds * size)
+    ranges = pa.LargeBinaryArray.from_buffers(
+        pa.large_binary(), len(bounds) - 1, [None, pa.py_buffer(places), pa.py_buffer(data)]
+    )
+    _, _, found = ranges.take(pa.array(rows)).buffers()
+    total = int((bounds[rows + 1] - bounds[rows]).sum()) * size
+    flat = np.frombuffer(found, np.uint8, total) if total else np.zeros(0, np.uint8)
+    return flat.view(values.dtype).reshape(-1, *values.shape[1:])
 
 
 def _through_awkward(column: Column, batches: Sequence[Batch], change: Callable[[list[Any]], Any]) -> tuple[Array, ...]:
