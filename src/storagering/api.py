@@ -26,7 +26,7 @@ from storagering.formats.readers.friends import with_friends
 from storagering.formats.source import Location
 from storagering.formats.sources import LabelledSources, Sources, resolve_sources
 from storagering.formats.weaver import WeaverConfig
-from storagering.types import Manifest, OnBadColumn, OnBadSource, Profile, StoreFormat
+from storagering.types import Layout, Manifest, OnBadColumn, OnBadSource, Profile, StoreFormat
 from storagering.urls import redact_url
 
 
@@ -52,6 +52,7 @@ def convert(
     chunk_bytes: int = 16 << 20,
     on_bad_column: OnBadColumn = "skip",
     on_bad_source: OnBadSource = "fail",
+    layout: Layout = "columns",
     scheduler: str = PROCESSES,
     workers: int | None = None,
     settings: Settings | None = None,
@@ -93,6 +94,8 @@ def convert(
             manifest with the reason) or to fail.
         on_bad_source: whether to fail over a source that cannot be opened or read, or differs from the
             others, or to leave it out whole (it is listed in the manifest with the reason).
+        layout: ``rows`` packs the flat columns of each entry into a few words (Zarr only), so that a loader reads any
+            entry alone: for exact shuffling of what does not fit into memory.
         scheduler: ``processes`` of this machine, or the address of a dask.distributed scheduler
             (``tcp://host:port``), whose workers must reach the sources by the same names.
         workers: processes; as many as there are cores without it.
@@ -127,6 +130,7 @@ def convert(
         chunk_bytes=chunk_bytes,
         on_bad_column=on_bad_column,
         on_bad_source=on_bad_source,
+        layout=layout,
     )
     job = request.job(name, settings, scheduler)
     cache, progress = open_cache(settings), progress or BuildProgress()
@@ -154,6 +158,7 @@ def fill(
     format: StoreFormat = "zarr",  # noqa: A002  (the name in the contract)
     profile: Profile = "small",
     chunk_bytes: int = 16 << 20,
+    layout: Layout = "columns",
     workers: int | None = None,
     settings: Settings | None = None,
     progress: BuildProgress | None = None,
@@ -172,8 +177,8 @@ def fill(
         name: what the dataset will be called; without it, after the sources, and 8 digits of a hash of all that
             decides what is in it.
         sources, tree, columns, exclude, where, define, precision, sparse, mix, replicas, on_bad_column, format,
-            profile, chunk_bytes, workers: as for `convert`. A pattern on a server is looked up as long as the
-            dataset is not complete, and not again.
+            profile, chunk_bytes, layout, workers: as for `convert`. A pattern on a server is looked up as long as
+            the dataset is not complete, and not again.
         progress: told how the conversion goes, from another thread.
 
     Returns:
@@ -200,6 +205,7 @@ def fill(
         format=format,
         profile=profile,
         chunk_bytes=chunk_bytes,
+        layout=layout,
     )
     return open_filling(open_cache(_settings(settings, workers)), request, name, progress)
 

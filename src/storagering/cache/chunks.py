@@ -77,7 +77,7 @@ class ChunkWriter:
 
 def write_chunk(batch: Batch, spans: tuple[Span, ...], spec: ConversionSpec, staging: Path, stem: str) -> BuiltChunk:
     """Write one chunk; ``stem`` is its file's name without the suffix."""
-    store = chunk_store(spec.format)
+    store = chunk_store(spec.format, spec.layout)
     batch = round_batch(batch)
     encoded = store.encode(batch, spec.profile)
     file = f"{stem}{store.suffix}"

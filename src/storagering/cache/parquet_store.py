@@ -114,6 +114,9 @@ class ParquetChunkReader:
         """See `ChunkReader.read_offsets`."""
         return self.read_column(name)[0]
 
+    def packed_rows(self) -> None:
+        """See `ChunkReader.packed_rows`."""
+
     def _open(self) -> tuple[Any, dict[str, list[int]]]:
         """A reader of this thread's own: pyarrow's cannot be shared."""
         if not hasattr(self._local, "file"):

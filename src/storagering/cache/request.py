@@ -27,7 +27,16 @@ from storagering.formats.readers.friends import with_friends
 from storagering.formats.source import Location
 from storagering.formats.sources import LabelledSources, Sources, resolve_sources
 from storagering.formats.weaver import WeaverConfig
-from storagering.types import ConversionSpec, Manifest, OnBadColumn, OnBadSource, Profile, StoreFormat, sha256_hex
+from storagering.types import (
+    ConversionSpec,
+    Layout,
+    Manifest,
+    OnBadColumn,
+    OnBadSource,
+    Profile,
+    StoreFormat,
+    sha256_hex,
+)
 from storagering.urls import redact_url
 
 _LIMIT_BYTES = 1 << 20
@@ -56,6 +65,7 @@ class Request:
     chunk_bytes: int = 16 << 20
     on_bad_column: OnBadColumn = "skip"
     on_bad_source: OnBadSource = "fail"
+    layout: Layout = "columns"
 
     def job(self, name: str | None, settings: Settings, scheduler: str = PROCESSES) -> Job:
         """The job, its sources found; without a name the dataset is called after them.
@@ -68,6 +78,8 @@ class Request:
             raise SpecError(f"chunk_bytes={self.chunk_bytes} is too small; use at least 4096, better some MiB")
         if self.mix is not None and not 0 <= self.mix < 1 << 63:
             raise SpecError(f"mix={self.mix}: the seed of the order is a number from 0 to 2^63 - 1")
+        if self.layout == "rows" and self.format != "zarr":
+            raise SpecError(f"layout='rows' goes with format='zarr' only, not {self.format!r}: leave one of them out")
         resolved = resolve_sources(self.sources, settings)
         places = with_checksums(with_replicas([Location(url) for url, _ in resolved], self.replicas), self.checksums)
         locations, friend_names = with_friends(places, self.friends, settings)
@@ -89,6 +101,7 @@ class Request:
             sparse=tuple(self.sparse),
             fill_absent_chunks=settings.fill_absent_chunks,
             mix=self.mix,
+            layout=self.layout,
         )
         if self.weaver is not None:
             spec = with_weaver(spec, self.weaver, locations, settings)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import xxhash
 from blake3 import blake3
 
 from storagering.errors import ChecksumError, CorruptDataError
-from storagering.types import Array, Batch, Chunk, Column, Profile, Schema, StoreFormat, check_places
+from storagering.types import Array, Batch, Chunk, Column, Layout, Profile, Schema, StoreFormat, check_places
+
+if TYPE_CHECKING:
+    from storagering.cache.packed import PackedRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,9 @@ class ChunkReader(Protocol):
     def read_offsets(self, name: str) -> Array:
         """The offsets of a jagged or sparse column alone (int64, one more than entries); raises as `read_column`."""
 
+    def packed_rows(self) -> PackedRows | None:
+        """The rows in which the flat columns are packed, None in other layouts."""
+
 
 class ChunkStore(Protocol):
     """A file format for chunks."""
@@ -77,15 +83,15 @@ class ChunkStore(Protocol):
         """
 
 
-def chunk_store(store_format: StoreFormat) -> ChunkStore:
-    """The store of that name."""
+def chunk_store(store_format: StoreFormat, layout: Layout = "columns") -> ChunkStore:
+    """The store of that name; the layout is that of what it will write."""
     if store_format == "parquet":
         from storagering.cache.parquet_store import ParquetStore
 
         return ParquetStore()
     from storagering.cache.zarr_store import ZarrStore
 
-    return ZarrStore()
+    return ZarrStore(layout)
 
 
 def read_batch(reader: ChunkReader, schema: Schema, num_entries: int) -> Batch:

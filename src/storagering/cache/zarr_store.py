@@ -5,6 +5,8 @@
 Any Zarr library reads the file through the zip directory. We map it and use the index: one row per
 part with the place, codec and checksum of its bytes. The manifest's checksum covers everything from the
 index on, the index's checksums cover the rest, zip headers included: no byte is left unchecked.
+
+In the rows layout the flat columns are one raw array of words, ``storagering.rows``: see `rows` and `packed`.
 """
 
 from __future__ import annotations
@@ -19,12 +21,14 @@ import numpy as np
 import xxhash
 
 from storagering.cache.codecs import CODECS, RAW, Codec, Encode, encode_array, encode_sparse
+from storagering.cache.packed import PACKED, ROWS_NAME, PackedRows, encode_index, zarr_attributes
+from storagering.cache.rows import is_packed, pack_rows, unpack_column
 from storagering.cache.store import EncodedChunk, check_sparse, checksum_of, damaged
 from storagering.cache.zip_file import LOCAL_HEADER_BYTES, ZipPieces
 from storagering.errors import CorruptDataError
 from storagering.files import load_mapped, map_file
 from storagering.formats.writers.parts import FORM
-from storagering.types import Array, Batch, Chunk, Column, Part, Profile, Schema
+from storagering.types import Array, Batch, Chunk, Column, Layout, Part, Profile, Schema
 
 _INDEX_NAME = "storagering.index"
 _INDEX_ROW = np.dtype(
@@ -34,13 +38,16 @@ _INDEX_ROW = np.dtype(
 
 
 class ZarrStore:
-    """The default store."""
+    """The default store; the layout is that of what is written, either one is read."""
 
     suffix = ".zarr.zip"
 
+    def __init__(self, layout: Layout = "columns") -> None:
+        self._layout = layout
+
     def encode(self, batch: Batch, profile: Profile) -> EncodedChunk:
         """See `ChunkStore.encode`."""
-        return _Encoder(batch, profile).encode()
+        return _Encoder(batch, profile, self._layout).encode()
 
     def open(self, path: Path, chunk: Chunk, schema: Schema) -> ZarrChunkReader:
         """See `ChunkStore.open`."""
@@ -50,8 +57,9 @@ class ZarrStore:
 class _Encoder:
     """Builds one file in memory; lists with equal counts (``Jet_pt``, ``Jet_eta``) store them once."""
 
-    def __init__(self, batch: Batch, profile: Profile) -> None:
+    def __init__(self, batch: Batch, profile: Profile, layout: Layout) -> None:
         self._batch, self._profile = batch, profile
+        self._packed = [c for c in batch.schema.columns if layout == "rows" and is_packed(c)]
         self._zip = ZipPieces()
         self._rows: list[tuple[Any, ...]] = []
         self._metadata: dict[str, dict[str, Any]] = {}
@@ -61,15 +69,28 @@ class _Encoder:
     def encode(self) -> EncodedChunk:
         attributes = {"storagering": {"entries": self._batch.num_entries}}
         self._metadata[""] = _group_metadata(attributes)
+        of_rows = self._add_rows() if self._packed else b""
         for column in self._batch.schema.columns:
-            self._add_column(column)
+            if column in self._packed:
+                self._rows.append((0, 0, 0, len(self._batch), 0, PACKED, column.parts[0].dtype.encode()))
+            else:
+                self._add_column(column)
         trusted_from, trusted = self._zip.size, len(self._zip.pieces)
-        self._zip.add(_INDEX_NAME, np.array(self._rows, _INDEX_ROW).tobytes())
+        self._zip.add(_INDEX_NAME, np.array(self._rows, _INDEX_ROW).tobytes() + of_rows)
         for path, metadata in self._metadata.items():
             self._zip.add_deflated(f"{path}/zarr.json" if path else "zarr.json", msgspec.json.encode(metadata))
         self._zip.finish()
         pieces = tuple(self._zip.pieces)
         return EncodedChunk(pieces, trusted_from, checksum_of(b"".join(pieces[trusted:])))
+
+    def _add_rows(self) -> bytes:
+        """Store the columns that are packed; returns what the index says of them."""
+        words, fields = pack_rows({c.name: self._batch.arrays[c.name][0] for c in self._packed})
+        start = data = self._zip.size
+        if words.size:
+            data = self._zip.add(f"{ROWS_NAME}/c/0/0", RAW.encode(words))
+        self._metadata[ROWS_NAME] = _array_metadata(words, RAW.zarr, zarr_attributes(self._packed, fields))
+        return encode_index(words, fields.values(), (start, data), self._zip.pieces[-2] if words.size else b"")
 
     def _add_column(self, column: Column) -> None:
         attributes: dict[str, Any] = {"name": column.name} if column.name != column.key else {}
@@ -179,9 +200,24 @@ class ZarrChunkReader:
         for column in schema.columns:
             self._first_row[column.name] = (row, column)
             row += len(column.parts)
+        self._packed = self._open_rows(begin + self._index.nbytes)
+
+    def _open_rows(self, begin: int) -> PackedRows | None:
+        codecs = self._index["codec"].tolist()
+        if PACKED not in codecs:
+            return None
+        columns = self._first_row.values()
+        packed = [column.name for first, column in columns if column.parts and codecs[first] == PACKED]
+        return PackedRows(self._path, self._view, begin, packed)
+
+    def packed_rows(self) -> PackedRows | None:
+        """See `ChunkReader.packed_rows`."""
+        return self._packed
 
     def read_column(self, name: str, out: Array | None = None, places: Array | None = None) -> tuple[Array, ...]:
         """See `ChunkReader.read_column`."""
+        if self._packed is not None and name in self._packed.fields:
+            return (self._read_packed(name, self._packed, out),)
         first, column = self._first_row[name]
         last = len(column.parts) - 1
         targets = {last - 1: places, last: out} if column.kind == "sparse" else {last: out}
@@ -215,6 +251,19 @@ class ZarrChunkReader:
         if xxhash.xxh3_64_intdigest(load_mapped(self._path, self._view, start, stop)) != checksum:
             raise damaged(self._path, f"column {column.name!r}")
 
+    def _read_packed(self, name: str, packed: PackedRows, out: Array | None) -> Array:
+        packed.check_range(0, len(packed.words), f"column {name!r}")
+        field, shape = packed.fields[name], (len(packed.words),)
+        stored = np.dtype(field.dtype)
+        if out is None or out.shape != shape or out.dtype != stored:
+            out = self._empty(name, shape, stored)
+        return unpack_column(packed.words, field, out)
+
+    def _empty(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        if shape[0] * dtype.itemsize > self._limit:
+            raise damaged(self._path, f"column {name!r}", f"it claims {shape[0]} numbers")
+        return np.empty(shape, dtype)
+
     def _read_part(self, row: int, column: Column, part: Part, out: Array | None) -> Array:
         start, data, stop, length, checksum, codec, dtype = self._index[row].item()
         if part.role == "counts" and (start, stop) in self._offsets:
@@ -223,9 +272,7 @@ class ZarrChunkReader:
         stored = np.dtype(dtype.decode())
         shape = (length, *part.shape)
         if out is None or out.shape != shape or out.dtype != stored:
-            if length * stored.itemsize > self._limit:
-                raise damaged(self._path, f"column {column.name!r}", f"it claims {length} numbers")
-            out = np.empty(shape, stored)
+            out = self._empty(column.name, shape, stored)
         if out.size:
             try:
                 CODECS[codec].decode(self._view[data:stop], out)

@@ -87,6 +87,8 @@ def _add_storage(parser: Parser) -> None:
         "are not evicted, and cannot be made again one by one"
     )
     group.add_argument("--mix", type=int, metavar="SEED", help=text)
+    text = "columns by themselves, or flat ones packed by entry, so that any entry is read alone (default: columns)"
+    group.add_argument("--layout", choices=("columns", "rows"), default="columns", help=text)
     text = "decoded size of one chunk (default: 16MiB)"
     group.add_argument("--chunk-bytes", type=parse_size, metavar="SIZE", default=16 << 20, help=text)
     text = "what to do with columns that cannot be read (default: skip them)"
@@ -141,6 +143,7 @@ def run(args: argparse.Namespace) -> int:
             checksums=args.checksum,
             format=args.format,
             profile=args.profile,
+            layout=args.layout,
             chunk_bytes=args.chunk_bytes,
             on_bad_column=args.on_bad_column,
             on_bad_source=args.on_bad_source,
@@ -181,6 +184,7 @@ def summarise(dataset: Dataset) -> dict[str, Any]:
         "chunks": len(manifest.chunks),
         "format": manifest.spec.format,
         "profile": manifest.spec.profile,
+        "layout": manifest.spec.layout,
         "classes": manifest.spec.classes,
         "mix": manifest.spec.mix,
         "nbytes": nbytes,
@@ -197,7 +201,7 @@ def describe(summary: dict[str, Any]) -> dict[str, str]:
         "dataset": f"{summary['name']} in {summary['path']}",
         "entries": f"{summary['entries']:,}" + (f", without those of {bad:,} bad source(s)" if bad else ""),
         "columns": f"{summary['columns']:,}",
-        "chunks": f"{summary['chunks']:,} ({summary['format']}, {summary['profile']})",
+        "chunks": f"{summary['chunks']:,} ({_how_stored(summary)})",
         "on disk": f"{format_bytes(nbytes)} for {format_bytes(raw)} decoded: ratio {summary['ratio'] or 0:.2f}",
     }
     if summary["version"] > 1:
@@ -212,6 +216,10 @@ def describe(summary: dict[str, Any]) -> dict[str, str]:
             f"{seconds:.1f} s: {summary['entries'] / seconds:,.0f} entries/s, {format_bytes(raw / seconds)}/s"
         )
     return facts
+
+
+def _how_stored(summary: dict[str, Any]) -> str:
+    return ", ".join((summary["format"], summary["profile"], *(["rows"] if summary["layout"] == "rows" else [])))
 
 
 def _tell_outcome(dataset: Dataset, *, built: bool) -> None:

@@ -56,7 +56,7 @@ def assign_keys(columns: Iterable[Column]) -> Schema:
 
     Names come from data: ``../x`` or ``zarr.json`` stays a name and never becomes a path.
     """
-    taken: set[str] = {"zarr.json", "storagering.index"}
+    taken: set[str] = {"zarr.json", "storagering.index", "storagering.rows"}
     keyed = []
     for number, column in enumerate(columns):
         plain = _PLAIN_NAME.fullmatch(column.name) and column.name.lower() not in taken
