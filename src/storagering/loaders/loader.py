@@ -15,7 +15,7 @@ from storagering.errors import ResumeMismatchError, SpecError
 from storagering.loaders.batches import BatchArrays, BatchMaker
 from storagering.loaders.buffers import BufferPool
 from storagering.loaders.engine import Batches, BlockEpoch, Epoch, ExactEpoch, Feeding, run_epoch
-from storagering.loaders.exact import RandomRows, Table
+from storagering.loaders.exact import PackedEntries, RandomRows, SideBySide, Table, is_packed_group
 from storagering.loaders.feed import ColumnRequest, Group, lead_columns, make_groups
 from storagering.loaders.filling import Reading, open_data
 from storagering.loaders.options import Options
@@ -77,7 +77,9 @@ class Loader:
             self.groups = make_groups(schema, columns)
             self._lead = lead_columns(self.groups, options.lead)
             if shuffle == "exact":
-                _check_fits(self.dataset, self.groups, self._settings.exact_shuffle_bytes)
+                packed = self._packed()
+                held = [group for number, group in enumerate(self.groups) if number not in packed]
+                _check_fits(self.dataset, held, self._settings.exact_shuffle_bytes)
             self._num_entries = sum(self._count(self._data.reading(epoch=0)))
             if self._data.filled:
                 agree(self._data.identity(0))
@@ -139,18 +141,31 @@ class Loader:
         )
         if options.shuffle == "exact":
             return ExactEpoch(feeding, plan, maker, self._random_rows(reading), supply.where)
-        return BlockEpoch(feeding, plan, maker, supply, partial(self._windows, reading))
+        return BlockEpoch(feeding, plan, maker, supply, partial(self._windows, reading, self.groups))
 
-    def _windows(self, reading: Reading, crew: ThreadCrew) -> WindowMaker:
-        return WindowMaker(reading.supply, self.groups, self._taking, crew, self._pool)
+    def _windows(self, reading: Reading, groups: Sequence[Group], crew: ThreadCrew) -> WindowMaker:
+        return WindowMaker(reading.supply, groups, self._taking, crew, self._pool)
 
     def _random_rows(self, reading: Reading) -> RandomRows:
-        """Where an exact shuffle takes its entries from."""
+        """Where an exact shuffle takes its entries from: the file, group by group, or memory."""
         if self._rows is None:
-            self._rows = Table(self.groups, self._read_all(reading), self._pool)
+            parts: list[tuple[list[int], RandomRows]] = []
+            packed = self._packed()
+            if packed:
+                groups = [self.groups[number] for number in packed]
+                parts.append((packed, PackedEntries(groups, reading.supply, self._taking, self._pool)))
+            others = [number for number in range(len(self.groups)) if number not in packed]
+            if others:
+                groups = [self.groups[number] for number in others]
+                parts.append((others, Table(groups, self._read_all(reading, groups), self._pool)))
+            self._rows = SideBySide(parts)
         return self._rows
 
-    def _read_all(self, reading: Reading) -> Window:
+    def _packed(self) -> list[int]:
+        """The groups whose entries can be read alone."""
+        return [n for n, group in enumerate(self.groups) if is_packed_group(group, self.dataset.manifest)]
+
+    def _read_all(self, reading: Reading, groups: Sequence[Group]) -> Window:
         """All entries that take part, decoded, in the stored order."""
         supply, entries = reading.supply, self._count(reading)
         whole = plan_epoch(
@@ -160,7 +175,7 @@ class Loader:
         chunks = [chunk for unit in range(len(entries)) for chunk in supply.chunks(unit)]
         try:
             with supply.held(chunks):
-                return self._windows(reading, crew).make(whole.share(0, 0, 1))
+                return self._windows(reading, groups, crew).make(whole.share(0, 0, 1))
         finally:
             crew.close(_CLOSE_SECONDS)
 
