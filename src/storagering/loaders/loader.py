@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -14,19 +15,22 @@ from storagering.config import load_settings
 from storagering.errors import ResumeMismatchError, SpecError
 from storagering.loaders.batches import BatchArrays, BatchMaker
 from storagering.loaders.buffers import BufferPool
-from storagering.loaders.engine import Batches, BlockEpoch, Epoch, ExactEpoch, Feeding, run_epoch
+from storagering.loaders.engine import Batches, Epoch, Feeding, run_epoch
 from storagering.loaders.exact import PackedEntries, RandomRows, SideBySide, Table, is_packed_group
 from storagering.loaders.feed import ColumnRequest, Group, lead_columns, make_groups
 from storagering.loaders.filling import Reading, open_data
 from storagering.loaders.options import Options
 from storagering.loaders.plan import ORDER_VERSION, EpochPlan, count_steps, plan_epoch
+from storagering.loaders.sources import BlockWindows, ExactWindows, WindowSource
 from storagering.loaders.taking import Taking
 from storagering.loaders.threads import ThreadCrew
 from storagering.loaders.windows import Window, WindowMaker
 from storagering.types import Position
 
 #: Chunks that are mixed at a time under ``shuffle="block"``; of a mixed dataset, in which any chunk is a fair sample.
-MIX_CHUNKS, MIX_CHUNKS_OF_MIXED = 4, 2
+MIX_CHUNKS, MIX_CHUNKS_OF_MIXED = 4, 1
+#: Batches that are gathered at a time under ``"exact"``.
+EXACT_BATCHES = 16
 _CLOSE_SECONDS = 5.0
 
 
@@ -68,6 +72,7 @@ class Loader:
         self._owner = os.getpid()
         self._pool = pool or BufferPool()
         self._rows: RandomRows | None = None
+        self._opening = threading.Lock()
         self._taking = Taking(options.split)
         self._entries: dict[bool, Sequence[int]] = {}
         shuffle = options.shuffle
@@ -112,7 +117,8 @@ class Loader:
     def __iter__(self) -> Iterator[BatchArrays]:
         self._end_iteration()
         if self._owner != os.getpid():  # forked: a lock in it may be held by a thread that is not here
-            self._owner, self._pool = os.getpid(), BufferPool()
+            self._owner, self._pool, self._rows = os.getpid(), BufferPool(), None
+            self._opening = threading.Lock()
             self._data.renew()
         first_step = self._position.step if self._resuming else 0
         if self._resuming and first_step >= len(self):
@@ -139,27 +145,37 @@ class Loader:
         maker = BatchMaker(
             self.groups, options.jagged, options.pad_to, self._lead, self._pool, masked=options.tail == "pad"
         )
-        if options.shuffle == "exact":
-            return ExactEpoch(feeding, plan, maker, self._random_rows(reading), supply.where)
-        return BlockEpoch(feeding, plan, maker, supply, partial(self._windows, reading, self.groups))
+        place = self._rank, self._world_size
+
+        def source(crew: ThreadCrew) -> WindowSource:
+            if options.shuffle == "exact":
+                rows = partial(self._random_rows, reading)
+                return ExactWindows(plan, place, supply, rows, self._settings.threads)
+            return BlockWindows(plan, place, supply, self._windows(reading, self.groups, crew))
+
+        return Epoch(feeding, plan, maker, source, supply.where)
 
     def _windows(self, reading: Reading, groups: Sequence[Group], crew: ThreadCrew) -> WindowMaker:
         return WindowMaker(reading.supply, groups, self._taking, crew, self._pool)
 
-    def _random_rows(self, reading: Reading) -> RandomRows:
+    def _random_rows(self, reading: Reading, anew: bool) -> RandomRows:
         """Where an exact shuffle takes its entries from: the file, group by group, or memory."""
-        if self._rows is None:
-            parts: list[tuple[list[int], RandomRows]] = []
-            packed = self._packed()
-            if packed:
-                groups = [self.groups[number] for number in packed]
-                parts.append((packed, PackedEntries(groups, reading.supply, self._taking, self._pool)))
-            others = [number for number in range(len(self.groups)) if number not in packed]
-            if others:
-                groups = [self.groups[number] for number in others]
-                parts.append((others, Table(groups, self._read_all(reading, groups), self._pool)))
-            self._rows = SideBySide(parts)
-        return self._rows
+        with self._opening:
+            if self._rows is None or anew:
+                self._rows = self._open_rows(reading)
+            return self._rows
+
+    def _open_rows(self, reading: Reading) -> RandomRows:
+        parts: list[tuple[list[int], RandomRows]] = []
+        packed = self._packed()
+        if packed:
+            groups = [self.groups[number] for number in packed]
+            parts.append((packed, PackedEntries(groups, reading.supply, self._taking, self._pool)))
+        others = [number for number in range(len(self.groups)) if number not in packed]
+        if others:
+            groups = [self.groups[number] for number in others]
+            parts.append((others, Table(groups, self._read_all(reading, groups), self._pool)))
+        return SideBySide(parts)
 
     def _packed(self) -> list[int]:
         """The groups whose entries can be read alone."""
@@ -187,10 +203,11 @@ class Loader:
         chunks = MIX_CHUNKS if options.shuffle else 1
         if options.shuffle and reading.order is None and self.dataset.manifest.spec.mix is not None:
             chunks = MIX_CHUNKS_OF_MIXED
+        window = round(mean * chunks) if options.shuffle != "exact" else EXACT_BATCHES * self._batch_size
         return plan_epoch(
             entries,
             batch_size=self._batch_size,
-            window_entries=round(mean * chunks),
+            window_entries=window,
             seed=options.seed,
             epoch=epoch,
             shuffle=options.shuffle,
