@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from storagering.errors import LoaderError
 from storagering.loaders.batches import BatchArrays, BatchMaker
@@ -31,6 +31,10 @@ Batches = Generator[BatchArrays, None, None]
 """Closing it ends its threads."""
 
 
+Finish = Callable[[BatchArrays], Any]
+"""Makes of a batch what is delivered."""
+
+
 @dataclass(frozen=True, slots=True)
 class Feeding:
     """What to make of the entries: shared by all epochs of a loader.
@@ -45,7 +49,7 @@ class Feeding:
     threads: int
     prefetch_batches: int
     stall_seconds: float
-    finish: Callable[[BatchArrays], BatchArrays] | None
+    finish: Finish | None
 
 
 def run_epoch(begin: Callable[[], Epoch], first_step: int) -> Batches:

@@ -15,7 +15,7 @@ from storagering.config import load_settings
 from storagering.errors import ResumeMismatchError, SpecError
 from storagering.loaders.batches import BatchArrays, BatchMaker
 from storagering.loaders.buffers import BufferPool
-from storagering.loaders.engine import Batches, Epoch, Feeding, run_epoch
+from storagering.loaders.engine import Batches, Epoch, Feeding, Finish, run_epoch
 from storagering.loaders.exact import PackedEntries, RandomRows, SideBySide, Table, is_packed_group
 from storagering.loaders.feed import ColumnRequest, Group, lead_columns, make_groups
 from storagering.loaders.filling import Reading, open_data
@@ -44,6 +44,7 @@ class Loader:
         options: all else.
         agree: told what the order depends on when it may differ between ranks; raises if it does.
         pool: of the memory of batches.
+        finish: done with every batch, in a thread, after the transform; what it gives is delivered.
 
     Raises:
         NotFoundError: no such dataset or source.
@@ -60,6 +61,7 @@ class Loader:
         *,
         agree: Callable[[str], None] = lambda _identity: None,
         pool: BufferPool | None = None,
+        finish: Finish | None = None,
     ) -> None:
         if batch_size < 1:
             raise SpecError(f"batch_size={batch_size}: at least 1")
@@ -70,7 +72,7 @@ class Loader:
         self._position, self._resuming = Position(), False
         self._running: Batches | None = None
         self._owner = os.getpid()
-        self._pool = pool or BufferPool()
+        self._pool, self._finish = pool or BufferPool(), _chain(options.transform, finish)
         self._rows: RandomRows | None = None
         self._opening = threading.Lock()
         self._taking = Taking(options.split)
@@ -140,7 +142,7 @@ class Loader:
             self._settings.threads,
             options.prefetch_batches,
             options.stall_seconds,
-            options.transform,
+            self._finish,
         )
         maker = BatchMaker(
             self.groups, options.jagged, options.pad_to, self._lead, self._pool, masked=options.tail == "pad"
@@ -283,6 +285,12 @@ class Loader:
         if self._running is not None:
             running, self._running = self._running, None
             running.close()
+
+
+def _chain(transform: Finish | None, finish: Finish | None) -> Finish | None:
+    if transform is None or finish is None:
+        return transform or finish
+    return lambda batch: finish(transform(batch))
 
 
 def _check_fits(dataset: Dataset, groups: Sequence[Group], limit: int) -> None:

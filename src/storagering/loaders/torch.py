@@ -9,13 +9,14 @@ from typing import Any, Unpack
 from storagering.cache.dataset import Dataset
 from storagering.cache.filling import FillingDataset
 from storagering.errors import MissingExtraError, ResumeMismatchError
-from storagering.loaders.batches import BatchArrays
 from storagering.loaders.feed import ColumnRequest
 from storagering.loaders.loader import Loader
 from storagering.loaders.options import LoaderOptions, make_options
 
 try:
     import torch
+
+    from storagering.loaders.device import DeviceCopier, pinned_pool
 except ImportError as error:
     raise MissingExtraError("the torch loader needs PyTorch: pip install 'storagering[torch]'") from error
 
@@ -30,6 +31,8 @@ class DataLoader:
         columns: names, each of which becomes a key; or {key: [names]}, where a group of flat columns is one
             (batch, features) tensor and a group of jagged columns one of items x features, while
             {key: name} is that column alone; all numeric columns without it.
+        device: a CUDA device that batches are copied to ahead of time, from page-locked memory on a stream of their
+            own; they are there when a step asks for them.
         options: by name, as `storagering.loaders.options.Options` describes them; the rank and world size are those of
             ``torch.distributed`` where it is initialised and none are given.
 
@@ -54,11 +57,19 @@ class DataLoader:
         dataset: Dataset | FillingDataset | str,
         batch_size: int = 1024,
         columns: ColumnRequest = None,
+        *,
+        device: str | None = None,
         **options: Unpack[LoaderOptions],
     ) -> None:
         if options.get("rank") is None and options.get("world_size") is None and _is_distributed():
             options["rank"], options["world_size"] = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        self._loader = Loader(dataset, batch_size, columns, make_options(options), agree=_check_ranks_agree)
+        self._copier = None if device in (None, "cpu") else DeviceCopier(str(device))
+        pool, finish = None, None
+        if self._copier is not None:
+            pool, finish = pinned_pool(), self._copier.begin
+        self._loader = Loader(
+            dataset, batch_size, columns, make_options(options), agree=_check_ranks_agree, pool=pool, finish=finish
+        )
 
     @property
     def dataset(self) -> Dataset:
@@ -84,8 +95,11 @@ class DataLoader:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return map(self._to_tensors, iter(self._loader))
 
-    def _to_tensors(self, batch: BatchArrays) -> dict[str, Any]:
-        tensors = {key: torch.from_numpy(array) for key, array in batch.items()}
+    def _to_tensors(self, batch: Any) -> dict[str, Any]:
+        if self._copier is not None:
+            tensors = self._copier.deliver(batch)
+        else:
+            tensors = {key: torch.from_numpy(array) for key, array in batch.items()}
         if self._loader.options.jagged == "nested":
             for group in self._loader.groups:
                 if group.jagged:
