@@ -36,6 +36,14 @@ def test_json(run: Command, toy: Path) -> None:
     assert summary["skipped"] == []
 
 
+def test_mixing_is_shown(run: Command, toy: Path) -> None:
+    outcome = run("convert", toy, "--name", "toys", "--mix", 3, "--columns", "MET_pt")
+    assert "order    mixed over all sources, seed 3" in outcome.out
+    assert "mixing 400 entries in 1 part" in outcome.err
+    assert run("info", "toys", "--json").json["mix"] == 3
+    assert "'entry_id' keeps the way back" in " ".join(run("convert", "--help").out.split())
+
+
 def test_the_same_again_is_told_and_fine(run: Command, toys: Path) -> None:
     outcome = run("convert", toys, "--name", "toys", "--json")
     assert outcome.code == 0

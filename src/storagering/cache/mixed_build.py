@@ -48,7 +48,7 @@ def mix_outcome(outcome: Outcome, first_source: int, space: BuildSpace, progress
     FinishedTasks(Path(context.staging)).keep_only(tasks, mixing=True)
     run = Run(context, tasks, progress, space)
     total = sum(item.chunk.num_entries for item in outcome.built)
-    progress.tell(f"mixing {total:,} entries in {len(tasks):,} parts")
+    progress.tell(f"mixing {total:,} entries in {len(tasks):,} part(s)")
     progress.start(sum(task.entries for task in run.todo))
     run_tasks(context, run, context.settings.workers, KeptSource())
     built = tuple(chunk for task in tasks for chunk in run.built[task.number])
