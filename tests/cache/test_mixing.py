@@ -89,7 +89,8 @@ def contents(dataset: Dataset) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"format": "parquet", "sparse": ["image"]}, {"where": "MET_pt > 30", "sparse": ["image"]}]
+    "options",
+    [{}, {"format": "parquet", "sparse": ["image"]}, {"where": "MET_pt > 30", "sparse": ["image"], "layout": "rows"}],
 )
 def test_every_kind_of_column_comes_back(files: list[str], truth: Any, options: dict[str, Any]) -> None:
     dataset = mixed(files, columns=None, chunk_bytes=16_000, **options)
