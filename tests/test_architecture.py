@@ -24,7 +24,7 @@ MAY_IMPORT = {
     | {"formats", "cache", "catalog", "loaders", "models", "training", "api", "exporting", "housekeeping"},
     "demo": GROUND | {"formats", "cache", "catalog", "loaders", "models", "training", "api", "testing"},
 }
-TORCH_PLACES = ("loaders/torch.py", "loaders/device.py", "models/", "training/", "testing/bench.py", "demo/")
+TORCH_PLACES = ("loaders/torch.py", "loaders/device.py", "models/", "training/", "testing/loading/", "demo/")
 FORBIDDEN = {"pickle", "marshal", "shelve", "dill", "cloudpickle"}
 
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -60,7 +60,7 @@ def make_workload(name: str, folder: Path, entries: int) -> Workload:
     return Workload(name, tuple(files), entries, columns_of[name], raw)
 
 
-def _keep_bits(numbers: Array, bits: int) -> Array:
+def keep_bits(numbers: Array, bits: int) -> Array:
     """float32 rounded to that many mantissa bits."""
     integers = np.ascontiguousarray(numbers, np.float32).view(np.uint32)
     drop = np.uint32(23 - bits)
@@ -73,11 +73,11 @@ def _flat(rng: np.random.Generator, count: int, label: int) -> dict[str, Any]:
     for number, name in enumerate(FLAT_FEATURES):
         kind = number % 4
         if kind == 0:
-            columns[name] = _keep_bits(20 + rng.exponential(45 + 15 * label, count), 14)
+            columns[name] = keep_bits(20 + rng.exponential(45 + 15 * label, count), 14)
         elif kind == 1:
-            columns[name] = _keep_bits(rng.normal(0, 1.2, count), 12)
+            columns[name] = keep_bits(rng.normal(0, 1.2, count), 12)
         elif kind == 2:
-            columns[name] = _keep_bits(rng.uniform(-np.pi, np.pi, count), 12)
+            columns[name] = keep_bits(rng.uniform(-np.pi, np.pi, count), 12)
         else:
             columns[name] = rng.choice(np.array([0.0, 1.0865, 2.173], np.float32), count, p=[0.5, 0.2, 0.3])
     columns["label"] = np.full(count, label, np.int32)
@@ -88,18 +88,18 @@ def _jagged(rng: np.random.Generator, count: int, label: int) -> dict[str, Any]:
     counts = (10 + rng.gamma(2.2 + 0.4 * label, 14.2, count)).astype(np.int64).clip(10, MAX_PARTICLES)
     total = int(counts.sum())
     features = {
-        "px": _keep_bits(rng.normal(0, 20, total), 14),
-        "py": _keep_bits(rng.normal(0, 20, total), 14),
-        "pz": _keep_bits(rng.normal(0, 40, total), 14),
-        "e": _keep_bits(rng.exponential(30, total), 14),
-        "deta": _keep_bits(rng.laplace(0, 0.12, total), 12),
-        "dphi": _keep_bits(rng.laplace(0, 0.12, total), 12),
-        "d0": _keep_bits(np.tanh(rng.standard_cauchy(total) * 0.02), 10),
+        "px": keep_bits(rng.normal(0, 20, total), 14),
+        "py": keep_bits(rng.normal(0, 20, total), 14),
+        "pz": keep_bits(rng.normal(0, 40, total), 14),
+        "e": keep_bits(rng.exponential(30, total), 14),
+        "deta": keep_bits(rng.laplace(0, 0.12, total), 12),
+        "dphi": keep_bits(rng.laplace(0, 0.12, total), 12),
+        "d0": keep_bits(np.tanh(rng.standard_cauchy(total) * 0.02), 10),
         "charge": rng.choice(np.array([-1, 0, 1], np.float32), total, p=[0.3, 0.4, 0.3]),
     }
     columns: dict[str, Any] = {"part": ak.unflatten(ak.zip(features), counts)}
     for feature, scale in zip(JET_FEATURES, (600.0, 2.0, 3.1, 90.0), strict=True):
-        columns[f"jet_{feature}"] = _keep_bits(rng.uniform(0, scale, count), 14)
+        columns[f"jet_{feature}"] = keep_bits(rng.uniform(0, scale, count), 14)
     columns["label"] = np.full(count, label, np.int32)
     return columns
 
