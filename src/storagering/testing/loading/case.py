@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -38,7 +37,8 @@ _ARRAYS = {"w1": ("x", "y"), "w2": ("values", "offsets", "jet", "y"), "w3": ("im
 _KEYS = {"w1": (0, 3), "w2": (0, 3), "w3": (0,)}
 
 
-class Jagged(NamedTuple):
+@dataclass(frozen=True)
+class Jagged:
     """Lists one after the other: items (items, features), offsets (lists + 1)."""
 
     values: Array
@@ -106,7 +106,7 @@ class Case:
             shutil.rmtree(half, ignore_errors=True)
             half.unlink(missing_ok=True)
             make(half)
-            os.replace(half, path)
+            half.replace(path)
         return path
 
     def keys(self, batch: Batch) -> Array:

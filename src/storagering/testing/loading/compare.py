@@ -27,7 +27,8 @@ from storagering.testing.loading.watch import PeakMemory, busy_seconds, cpu_seco
 LIMIT = next(peer for peer in PEERS if peer.name == "in memory")
 #: Cores that others may use while an epoch counts, if there are enough such epochs.
 _QUIET = 0.25
-_PATIENCE_SECONDS = 10.0
+#: How long to wait for a quiet machine, for each epoch that follows.
+_PATIENCE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class Bench:
     def _alternate(self, loader: LoaderProcess, limit: LoaderProcess) -> list[dict[str, Any]]:
         pairs: list[dict[str, Any]] = []
         with loader.paused():
-            _wait_until_quiet()
+            _wait_until_quiet(_PATIENCE_SECONDS * self._epochs)
         for number in range(1, 2 * self._epochs + 1):
             with loader.paused():
                 memory = limit.run(number)
@@ -181,8 +182,8 @@ class Bench:
         }
 
 
-def _wait_until_quiet() -> None:
-    end = time.perf_counter() + _PATIENCE_SECONDS
+def _wait_until_quiet(patience: float) -> None:
+    end = time.perf_counter() + patience
     while time.perf_counter() < end:
         busy, started = busy_seconds(), time.perf_counter()
         time.sleep(0.3)

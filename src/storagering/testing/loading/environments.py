@@ -58,7 +58,7 @@ def find_environments(folder: Path | None, modules: Iterable[str]) -> list[Envir
 
 
 def _versions(python: str, modules: Sequence[str]) -> dict[str, str]:
-    answer = subprocess.run(
+    answer = subprocess.run(  # noqa: S603 - environments that the user named
         [python, "-c", _ASK, json.dumps(modules)], capture_output=True, text=True, check=True, cwd=tempfile.gettempdir()
     )
     found: dict[str, str] = json.loads(answer.stdout)

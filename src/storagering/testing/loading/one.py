@@ -54,9 +54,9 @@ def _size(path: Path) -> int:
 
 def _run(case: Case, epoch: Epoch, number: int, keep: str | None) -> dict[str, Any]:
     """One epoch; ``keep`` names a file for the key and label of each of its samples."""
-    first = nbytes = 0
+    first, nbytes = 0.0, 0
     sizes = []
-    with open(keep or os.devnull, "wb", buffering=0) as kept:
+    with Path(keep or os.devnull).open("wb", buffering=0) as kept:
         started = time.perf_counter()
         for batch in epoch(number):
             first = first or time.perf_counter() - started

@@ -66,7 +66,7 @@ class LoaderProcess:
 
     def __enter__(self) -> LoaderProcess:
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603 - environments that the user named
                 [self._environment.python, "-m", "storagering.testing.loading.one"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

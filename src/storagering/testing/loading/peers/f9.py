@@ -31,6 +31,10 @@ _COLUMNS = {
 }
 
 
+def _fields(case: Case) -> list[str]:
+    return [name for names in _COLUMNS[case.data].values() for name in names]
+
+
 def _tensors(batch: Any) -> Batch:
     found = batch[0]
     events = found["events"][0]
@@ -66,7 +70,7 @@ def _stream(case: Case, files: list[Path], reader: Any, **options: Any) -> Epoch
 def open_root(case: Case) -> Epoch:
     """The ROOT files."""
     files = source_files(case)
-    reader = get_chunk_reader("root", key=TREE, fields=sum(_COLUMNS[case.data].values(), []))
+    reader = get_chunk_reader("root", key=TREE, fields=_fields(case))
     mixed = PartitionedConfig(
         partitions=len(files),
         partition_mode="max_size",
@@ -98,7 +102,7 @@ def files(case: Case) -> list[Path]:
         )
         writer.reports = {"worker_id": 0, "file": ""}
         sources = [f"{file}:{TREE}" for file in source_files(case)]
-        for arrays in uproot.iterate(sources, sum(columns.values(), []), step_size=STEP[case.data]):
+        for arrays in uproot.iterate(sources, _fields(case), step_size=STEP[case.data]):
             writer.run(arrays)
         writer.close()
         for pile in sorted(folder.glob("*.hdf5")):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from storagering.testing.loading.case import Batch, Case, Epoch, Variant, take
+from storagering.testing.loading.case import Batch, Case, Epoch, Jagged, Variant, take
 from storagering.testing.loading.mixing import cut_rows, random_rows, to_tensors
 
 
@@ -18,7 +19,7 @@ def files(case: Case) -> list[Path]:
 
 def _tensors(case: Case) -> Batch:
     block = case.arrays()
-    return to_tensors(case, tuple(part.copy() if not isinstance(part, tuple) else part for part in block))
+    return to_tensors(case, tuple(part if isinstance(part, Jagged) else part.copy() for part in block))
 
 
 def gather(case: Case) -> Epoch:
@@ -27,7 +28,8 @@ def gather(case: Case) -> Epoch:
 
     def epoch(number: int) -> Iterator[Batch]:
         order = torch.randperm(len(tensors[-1]), generator=torch.Generator().manual_seed(number))
-        for rows in order.split(case.batch_size):
+        for start in range(0, len(order), case.batch_size):
+            rows = order[start : start + case.batch_size]
             yield tuple(tensor.index_select(0, rows) for tensor in tensors)
 
     return epoch
@@ -35,9 +37,8 @@ def gather(case: Case) -> Epoch:
 
 def lists(case: Case) -> Epoch:
     """Jagged values gathered in memory with NumPy, batch by batch, and padded where the workload is."""
-    values, *flat = case.arrays()
-    assert isinstance(values, tuple)  # noqa: S101
-    block = (values._replace(values=values.values.copy()), *(part.copy() for part in flat))  # type: ignore[union-attr]
+    mapped = case.arrays()
+    block = take(mapped, np.arange(len(mapped[-1])))
     return random_rows(case, len(block[-1]), lambda rows: to_tensors(case, take(block, rows)))
 
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from storagering import convert, open_dataset
+from storagering.api import convert
+from storagering.cache.dataset import Dataset
 from storagering.config import load_settings
-from storagering.errors import NotFoundError
+from storagering.loaders.plan import Shuffle
 from storagering.loaders.torch import DataLoader
 from storagering.testing.loading.case import (
     FLAT_FEATURES,
@@ -29,15 +30,12 @@ _COLUMNS: dict[str, dict[str, str | list[str]]] = {
 }
 
 
-def _variant(shuffle: Any = "block", **options: Any) -> Variant:
-    def dataset(case: Case) -> Any:
+def _variant(shuffle: Shuffle = "block", **options: Any) -> Variant:
+    def dataset(case: Case) -> Dataset:
         settings = load_settings(cache=case.root / "cache")
         chosen = options | ({"sparse": ("images",)} if case.data == "w3" else {})
         name = "-".join([case.data, str(case.limit or "all"), *(f"{k}-{v}" for k, v in sorted(options.items()))])
-        try:
-            return open_dataset(name, settings=settings)
-        except NotFoundError:
-            return convert([str(file) for file in source_files(case)], name=name, settings=settings, **chosen)
+        return convert([str(file) for file in source_files(case)], name=name, settings=settings, **chosen)
 
     def files(case: Case) -> list[Path]:
         return [dataset(case).path]

@@ -36,7 +36,7 @@ def _table(case: Case) -> Any:
         offsets = pa.array(first.offsets.astype(np.int32))
         lists = _columns(first.values, PARTICLE_FEATURES)
         columns: dict[str, Any] = {n: pa.ListArray.from_arrays(offsets, pa.array(a)) for n, a in lists.items()}
-        columns |= _columns(flat[0], JET_FEATURES)  # type: ignore[arg-type]
+        columns |= _columns(flat[0], JET_FEATURES)
     elif case.data == "w1":
         columns = dict(_columns(first, FLAT_FEATURES))
     else:
