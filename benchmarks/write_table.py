@@ -1,4 +1,4 @@
-"""Write the benchmark results into the README, between its two markers."""
+"""Write the results of the conversion into the README, between its two markers."""
 
 import json
 from pathlib import Path
@@ -7,18 +7,6 @@ from typing import Any
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
-
-
-def loader_table(figures: dict[str, Any]) -> list[str]:
-    flat, jagged = (figures["workloads"][name] for name in ("flat", "jagged"))
-    lines = ["| shuffled batches of 1,024 | flat, 28 features | jagged, padded to 128 x 8 |", "|---|--:|--:|"]
-    for name in flat["entries_per_second"]:
-        cells = [f"{w['entries_per_second'][name] / 1e6:.2f} M/s" for w in (flat, jagged)]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    for key, label in (("uproot", "uproot"), ("memory", "in memory")):
-        cells = [f"{w[f'cache_small_to_{key}']:.2f}" for w in (flat, jagged)]
-        lines.append(f"| **cache, small : {label}** | **{'** | **'.join(cells)}** |")
-    return lines
 
 
 def convert_table(figures: dict[str, Any]) -> list[str]:
@@ -35,13 +23,13 @@ def convert_table(figures: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    loader, convert = (json.loads((HERE / "results" / f"{n}.json").read_text()) for n in ("loader", "convert"))
-    machine, versions = loader["machine"], loader["versions"]
+    convert = json.loads((HERE / "results" / "convert.json").read_text())
+    machine, versions = convert["machine"], convert["versions"]
     note = (
-        f"{machine['cores']} cores ({machine['cpu']}), Python {machine['python']}, uproot {versions['uproot']}, "
-        f"torch {versions['torch']}; one run each, ratios within it. How: [benchmarks/](benchmarks/)."
+        f"{machine['cores']} cores ({machine['cpu']}), Python {machine['python']}, uproot {versions['uproot']}; "
+        "one run each, ratios within it. How: [benchmarks/](benchmarks/)."
     )
-    section = "\n".join([BEGIN, *loader_table(loader), "", *convert_table(convert), "", note, END])
+    section = "\n".join([BEGIN, *convert_table(convert), "", note, END])
     text = README.read_text()
     before, _, rest = text.partition(BEGIN)
     README.write_text(before + section + rest.partition(END)[2])

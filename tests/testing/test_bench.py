@@ -1,13 +1,12 @@
 """The benchmarks run on small data and say what they promise; how fast it was is not judged."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import uproot
 
-from storagering.testing.bench import bench_convert, bench_loader
+from storagering.testing.bench import bench_convert
 from storagering.testing.workloads import FLAT_FEATURES, MAX_PARTICLES, make_workload
 
 
@@ -23,15 +22,6 @@ def test_workloads_hold_one_class_a_file(name: str, tmp_path: Path) -> None:
         counts = np.concatenate([tree["npart"].array(library="np") for tree in trees])
         assert counts.min() >= 10
         assert counts.max() <= MAX_PARTICLES
-
-
-@pytest.mark.slow
-def test_loader_benchmark(tmp_path: Path) -> None:
-    figures = bench_loader(entries=20_000, output=tmp_path / "loader.json")
-    assert json.loads((tmp_path / "loader.json").read_text()) == figures
-    for work in figures["workloads"].values():
-        assert set(work["entries_per_second"]) == {"in memory", "uproot", "cache, small", "cache, fast"}
-        assert all(rate > 0 for rate in work["entries_per_second"].values())
 
 
 @pytest.mark.slow

@@ -56,7 +56,8 @@ def run(args: argparse.Namespace) -> int:
     if args.what == "loader":
         from storagering.testing.loading.bench import Request, bench_loader
 
-        options["workloads"] = options.pop("workload", ["w"])
+        if "workload" in options:
+            options["workloads"] = options.pop("workload")
         figures = bench_loader(Request(**options, **size), output=args.output, say=say)
     else:
         from storagering.testing.bench import bench_convert

@@ -92,7 +92,7 @@ def _cases(peer: Peer, request: Request, workloads: Sequence[str], root: Path) -
     for workload in workloads:
         if workload in peer.entries:
             limit = peer.entries[workload] * request.entries // STANDARD["w1"]
-            for cores in sorted({*request.cores, *((1, 2) if peer.own or peer.name == "in memory" else ())}):
+            for cores in sorted({*request.cores, *((1, 2) if peer.kind == "ours" or peer.name == "in memory" else ())}):
                 if cores <= usable_cpus():
                     yield Case(root, workload, limit, cores, peer.workers if cores > 1 else 0)
 

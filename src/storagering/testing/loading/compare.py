@@ -62,7 +62,7 @@ def plan_runs(
     """The runs, those of one workload and number of cores together; and peers that no environment has."""
     runs, missing = [], []
     for peer in peers:
-        fits = [e for e in environments if e.has(peer.packages) and (e.own or not peer.own)]
+        fits = [e for e in environments if e.has(peer.packages) and (e.own or peer.kind != "ours")]
         if not fits:
             needs = ", ".join(peer.packages)
             missing.append({"peer": peer.name, "reason": f"no environment has all of: torch, {needs}"})
@@ -112,6 +112,7 @@ class Bench:
         quiet = sorted(pairs, key=lambda pair: pair["other"])[: self._epochs]
         rates = [pair["entries"] / pair["seconds"] for pair in quiet]
         return {
+            "kind": run.peer.kind,
             "environment": run.environment.name,
             "rate": round(statistics.median(rates)),
             "of_limit": round(statistics.median(r / p["limit"] for r, p in zip(rates, quiet, strict=True)), 4),
@@ -130,7 +131,7 @@ class Bench:
     def _prepare(self, run: Run) -> None:
         name = f"{run.peer.module}-{run.peer.variant}-{run.case.limit}"
         done = run.case.folder / "prepared" / name
-        if not done.exists():
+        if run.peer.packages and not done.exists():
             LoaderProcess(run.environment, run.peer, run.case, self._folder).prepare()
             done.parent.mkdir(exist_ok=True)
             done.touch()

@@ -24,13 +24,12 @@ def main() -> None:
     os.dup2(2, 1)
     asked = json.loads(sys.stdin.readline())
     case = Case(**asked["case"] | {"root": Path(asked["case"]["root"])})
-    cores = sorted(os.sched_getaffinity(0))[: case.cores]
     if not asked.get("prepare"):
-        os.sched_setaffinity(0, cores)
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: case.cores])
+    found = import_module(f"storagering.testing.loading.peers.{asked['module']}")
     import torch  # after pinning: it counts the cores
 
     torch.set_num_threads(case.cores)
-    found = import_module(f"storagering.testing.loading.peers.{asked['module']}")
     variant: Variant = found.VARIANTS[asked["variant"]]
     files = variant.files(case)
     if asked.get("prepare"):

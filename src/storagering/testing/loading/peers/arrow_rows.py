@@ -16,7 +16,9 @@ _NAMES = {"w1": ("first", "label"), "w2": ("first", "jet", "label"), "w3": ("fir
 _ROWS_PER_FILE = {"w1": 500_000, "w2": 20_000, "w3": 2_500}
 
 
-def _table(case: Case) -> Any:
+def table(case: Case) -> Any:
+    """An Arrow table of all entries."""
+
     def column(part: Array | Jagged) -> Any:
         if isinstance(part, Jagged):
             offsets = pa.array((part.offsets * part.values.shape[1]).astype(np.int32))
@@ -27,7 +29,7 @@ def _table(case: Case) -> Any:
     return pa.table(dict(zip(_NAMES[case.data], map(column, case.arrays()), strict=True)))
 
 
-def _decode(case: Case, rows: Any) -> Block:
+def decode(case: Case, rows: Any) -> Block:
     """The columns of a record batch or table, as arrays."""
 
     def part(name: str) -> Array | Jagged:
@@ -51,7 +53,7 @@ def hf_files(case: Case) -> list[Path]:
     def write(path: Path) -> None:
         import datasets
 
-        datasets.Dataset(datasets.table.InMemoryTable(_table(case))).save_to_disk(str(path))
+        datasets.Dataset(datasets.table.InMemoryTable(table(case))).save_to_disk(str(path))
 
     return [case.made("hf", write)]
 
@@ -61,7 +63,7 @@ def open_hf(case: Case) -> Epoch:
     import datasets
 
     dataset = datasets.load_from_disk(str(hf_files(case)[0])).with_format("arrow")
-    return random_rows(case, len(dataset), lambda rows: to_tensors(case, _decode(case, dataset[rows])))
+    return random_rows(case, len(dataset), lambda rows: to_tensors(case, decode(case, dataset[rows])))
 
 
 def lance_files(case: Case) -> list[Path]:
@@ -70,7 +72,7 @@ def lance_files(case: Case) -> list[Path]:
     def write(path: Path) -> None:
         import lance
 
-        lance.write_dataset(_table(case), str(path), max_rows_per_file=_ROWS_PER_FILE[case.data])
+        lance.write_dataset(table(case), str(path), max_rows_per_file=_ROWS_PER_FILE[case.data])
 
     return [case.made("lance", write)]
 
@@ -81,7 +83,7 @@ def open_take(case: Case) -> Epoch:
 
     dataset = lance.dataset(str(lance_files(case)[0]))
     return random_rows(
-        case, dataset.count_rows(), lambda rows: to_tensors(case, _decode(case, dataset.take(rows.tolist())))
+        case, dataset.count_rows(), lambda rows: to_tensors(case, decode(case, dataset.take(rows.tolist())))
     )
 
 
@@ -97,7 +99,7 @@ def open_batches(case: Case) -> Epoch:
             LanceDataset(
                 path,
                 batch_size=case.batch_size,
-                to_tensor_fn=lambda rows, **_: to_tensors(case, _decode(case, rows)),
+                to_tensor_fn=lambda rows, **_: to_tensors(case, decode(case, rows)),
                 batch_readahead=4,
                 sampler=ShardedBatchSampler(0, 1, randomize=True, seed=number),
             )

@@ -50,6 +50,7 @@ def _stream(case: Case, files: list[Path], reader: Any, **options: Any) -> Epoch
         "bench",
         [str(file) for file in files],
         reader,
+        step_size=STEP[case.data],
         num_workers=case.workers,
         base_seed=1,
         dataloader_kwargs={"persistent_workers": True},
@@ -77,7 +78,7 @@ def open_root(case: Case) -> Epoch:
         partition_batch_size=case.batch_size,
         shuffle_batch_partitions=True,
     )
-    return _stream(case, files, reader, step_size=STEP[case.data], step_size_split=True, partitioned_config=mixed)
+    return _stream(case, files, reader, step_size_split=True, partitioned_config=mixed)
 
 
 def files(case: Case) -> list[Path]:
