@@ -79,14 +79,16 @@ class Bench:
 
     Args:
         own: the environment that this runs in.
-        epochs: epochs that count, after one to warm up; twice as many are tried where others disturb them.
+        epochs: epochs that count, after one to warm up; twice as many are tried where others disturb them. 0 to prepare
+            only.
     """
 
     def __init__(self, own: Environment, epochs: int) -> None:
-        self._own, self._epochs = own, epochs
+        self._own, self.epochs = own, epochs
         self._held = ExitStack()
         self._limit: tuple[Case, LoaderProcess] | None = None
         self._sources: dict[Path, Array] = {}
+        self._prepared: set[Path] = set()
 
     def __enter__(self) -> Bench:
         self._folder = Path(tempfile.mkdtemp())
@@ -96,20 +98,36 @@ class Bench:
         self._held.close()
         shutil.rmtree(self._folder)
 
+    def prepare(self, run: Run) -> None:
+        """Have its own files made, in a process for that alone.
+
+        What others have made stays as it is; our own datasets are looked at each time, for what they were made by
+        may have changed.
+
+        Raises:
+            LoaderError: it cannot make them.
+        """
+        done = run.case.folder / "prepared" / f"{run.peer.module}-{run.peer.variant}-{run.case.limit}"
+        if not run.peer.packages or done in self._prepared or (done.exists() and run.peer.kind != "ours"):
+            return
+        LoaderProcess(run.environment, run.peer, run.case, self._folder).prepare()
+        done.parent.mkdir(exist_ok=True)
+        done.touch()
+        self._prepared.add(done)
+
     def measure(self, run: Run) -> dict[str, Any]:
         """Its figures (see benchmarks/README.md).
 
         Raises:
-            LoaderError: it cannot make its files, open them or run an epoch.
+            LoaderError: it cannot open its files or run an epoch.
         """
-        self._prepare(run)
         limit = self._limit_of(run.case)
         with LoaderProcess(run.environment, run.peer, run.case, self._folder) as loader, PeakMemory(loader.pid) as peak:
             opened = loader.open()
             kept = self._folder / "order"
             first = loader.run(0, kept)
             pairs = self._alternate(loader, limit)
-        quiet = sorted(pairs, key=lambda pair: pair["other"])[: self._epochs]
+        quiet = sorted(pairs, key=lambda pair: pair["other"])[: self.epochs]
         rates = [pair["entries"] / pair["seconds"] for pair in quiet]
         return {
             "kind": run.peer.kind,
@@ -128,14 +146,6 @@ class Bench:
             "seconds": [round(pair["seconds"], 3) for pair in quiet],
         }
 
-    def _prepare(self, run: Run) -> None:
-        name = f"{run.peer.module}-{run.peer.variant}-{run.case.limit}"
-        done = run.case.folder / "prepared" / name
-        if run.peer.packages and not done.exists():
-            LoaderProcess(run.environment, run.peer, run.case, self._folder).prepare()
-            done.parent.mkdir(exist_ok=True)
-            done.touch()
-
     def _limit_of(self, case: Case) -> LoaderProcess:
         whole = Case(case.root, case.workload, cores=case.cores)
         if self._limit is None or self._limit[0] != whole:
@@ -151,8 +161,8 @@ class Bench:
     def _alternate(self, loader: LoaderProcess, limit: LoaderProcess) -> list[dict[str, Any]]:
         pairs: list[dict[str, Any]] = []
         with loader.paused():
-            _wait_until_quiet(_PATIENCE_SECONDS * self._epochs)
-        for number in range(1, 2 * self._epochs + 1):
+            _wait_until_quiet(_PATIENCE_SECONDS * self.epochs)
+        for number in range(1, 2 * self.epochs + 1):
             with loader.paused():
                 memory = limit.run(number)
             busy, cpu, started = busy_seconds(), cpu_seconds(loader.pid), time.perf_counter()
@@ -160,7 +170,7 @@ class Bench:
             cpu, wall = cpu_seconds(loader.pid) - cpu, time.perf_counter() - started
             other = max(0.0, busy_seconds() - busy - cpu) / wall
             pairs.append(found | {"cpu": cpu, "other": other, "limit": memory["entries"] / memory["seconds"]})
-            if sum(pair["other"] < _QUIET for pair in pairs) == self._epochs:
+            if sum(pair["other"] < _QUIET for pair in pairs) == self.epochs:
                 break
         return pairs
 
@@ -195,15 +205,21 @@ def _wait_until_quiet(patience: float) -> None:
 def measure_all(
     bench: Bench, runs: Sequence[Run], results: dict[str, Any], output: Path | None, say: Callable[[str], None]
 ) -> None:
-    """Measure what is not in ``results`` yet, and write them to ``output`` after each.
+    """Prepare all, then measure what is not in ``results`` yet, and write them to ``output`` after each.
 
     Args:
         results: ``runs`` of it is added to; a run that failed has ``error``, and is tried again the next time.
     """
-    for number, run in enumerate(runs, 1):
-        done = [found for found in results["runs"] if found.items() >= run.key.items()]
-        if done and "error" not in done[0]:
-            continue
+    missing = [run for run in runs if not any(_is_of(run, found) and "error" not in found for found in results["runs"])]
+    for run in missing:
+        started = time.perf_counter()
+        try:
+            bench.prepare(run)
+        except LoaderError as error:
+            say(f"{run}: {error}")
+        if (seconds := time.perf_counter() - started) > 1:
+            say(f"{run}: prepared, {seconds:.0f} s")
+    for number, run in enumerate(missing if bench.epochs else [], 1):
         started = time.perf_counter()
         try:
             found = bench.measure(run)
@@ -211,8 +227,11 @@ def measure_all(
         except LoaderError as error:
             found = {"error": str(error)}
             shown = str(error)
-        results["runs"] = [other for other in results["runs"] if other not in done] + [run.key | found]
+        results["runs"] = [other for other in results["runs"] if not _is_of(run, other)] + [run.key | found]
         if output is not None:
             replace_file(output.absolute(), json.dumps(results, indent=1).encode() + b"\n")
-        seconds = time.perf_counter() - started
-        say(f"{number}/{len(runs)} {run} {seconds:.0f} s: {shown}")
+        say(f"{number}/{len(missing)} {run}, {time.perf_counter() - started:.0f} s: {shown}")
+
+
+def _is_of(run: Run, found: dict[str, Any]) -> bool:
+    return found.items() >= run.key.items()
