@@ -122,7 +122,7 @@ def section(figures: dict[str, Any]) -> str:
     runs = figures["runs"]
     shown = [w for w in TITLES if best(runs, w)]
     by_peer = {w: {r["peer"]: r for r in best(runs, w)} for w in shown}
-    lines = [f"| batches per second's entries (class noise) | {' | '.join(TITLES[w] for w in shown)} |"]
+    lines = [f"| entries per second (class noise) | {' | '.join(TITLES[w] for w in shown)} |"]
     lines.append("|---|" + "--:|" * len(shown))
     for peer in leaders(runs):
         cells = [f"{per_second(r['rate'])} ({noise(r)})" if (r := by_peer[w].get(peer)) else "" for w in shown]
@@ -180,7 +180,7 @@ def panel(axis: Any, runs: list[Run], title: str) -> None:
     axis.grid(color="#e6e6e6", linewidth=0.6)
     axis.set_axisbelow(True)
     axis.axhline(0, color="#333333", linewidth=0.8, linestyle="--")
-    for column, side in ((1.9, [p for p in points if p[0] < 3]), (48, [p for p in points if p[0] >= 3])):
+    for column, side in ((2.6, [p for p in points if p[0] < 2.2]), (48, [p for p in points if p[0] >= 2.2])):
         side.sort(key=lambda point: -point[1])
         for (x, y, run), height in zip(side, apart([y for _, y, _ in side], 0.035 * (high - low)), strict=True):
             colour = COLOURS[run["kind"]]

@@ -45,9 +45,8 @@ def add_to(verbs: Verbs) -> None:
     group.add_argument("--workload", type=_words, metavar="NAMES", help="of w1, w2, w3")
     group.add_argument("--only", metavar="REGEX", help="only runs that have this in 'PEER, WORKLOAD, N cores'")
     group.add_argument("--cores", type=_numbers, metavar="N,N", help="numbers of cores (2)")
-    group.add_argument(
-        "--epochs", type=int, metavar="N", help="epochs of which the median counts (5); 0 to prepare only"
-    )
+    text = "epochs of which the median counts (5); 0 to prepare only"
+    group.add_argument("--epochs", type=int, metavar="N", help=text)
     group.add_argument("--data", type=Path, metavar="DIR", help="where the data is made, and stays")
 
 

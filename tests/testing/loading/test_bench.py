@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,8 @@ def test_a_run_beside_the_limit(tmp_path: Path) -> None:
     output, said = tmp_path / "loaders.json", list[str]()
     data = tmp_path / "data"
     request = Request(entries=8_000, workloads=["w1"], peers=["memory map"], cores=[1], epochs=1, data=data)
+    assert bench_loader(replace(request, epochs=0), output=output, say=said.append)["runs"] == []
+    assert not output.exists()
     results = bench_loader(request, output=output, say=said.append)
     (run,) = results["runs"]
     assert run.items() >= {"peer": "memory map", "workload": "w1", "cores": 1, "missing": 0}.items()

@@ -32,7 +32,7 @@ class Request:
         workloads: beginnings of names: ``w2`` takes ``w2f`` too.
         peers: parts of names; empty for all.
         only: regular expression that is looked for in ``PEER, WORKLOAD, CORES cores``.
-        cores: numbers of cores; ours are measured on one and two as well, as far as there are.
+        cores: numbers of cores, as far as there are; ours are measured on one and two as well.
         environments: folder of further Python environments, for peers that are not installed in this one.
         data: folder for the data, where it stays; a temporary one without it.
     """
@@ -75,7 +75,7 @@ def bench_loader(request: Request, *, output: Path | None = None, say: Callable[
         runs, missing = plan_runs(peers, environments, lambda peer: _cases(peer, request, workloads, root))
         results: dict[str, Any] = _earlier(output, sizes)
         results |= {
-            "missing": missing,
+            "missing": [m for m in results["missing"] if m["peer"] not in {peer.name for peer in peers}] + missing,
             "machine": describe_machine(),
             "environments": results["environments"] | {e.name: e.versions for e in environments},
         }
@@ -91,15 +91,16 @@ def _is_named(peer: Peer, parts: Sequence[str]) -> bool:
 def _cases(peer: Peer, request: Request, workloads: Sequence[str], root: Path) -> Iterator[Case]:
     for workload in workloads:
         if workload in peer.entries:
-            limit = peer.entries[workload] * request.entries // STANDARD["w1"]
-            for cores in sorted({*request.cores, *((1, 2) if peer.kind == "ours" or peer.name == "in memory" else ())}):
-                if cores <= usable_cpus():
-                    yield Case(root, workload, limit, cores, peer.workers if cores > 1 else 0)
+            part = peer.entries[workload]
+            limit = part and max(1, part * request.entries // STANDARD["w1"])
+            both = (1, 2) if peer.kind == "ours" or peer.name == "in memory" else ()
+            for cores in sorted({min(number, usable_cpus()) for number in (*request.cores, *both)}):
+                yield Case(root, workload, limit, cores, peer.workers if cores > 1 else 0)
 
 
 def _earlier(output: Path | None, sizes: dict[str, int]) -> dict[str, Any]:
     """What ``output`` has already."""
-    results: dict[str, Any] = {"benchmark": "loaders", "data": {}, "environments": {}, "runs": []}
+    results: dict[str, Any] = {"data": {}, "environments": {}, "missing": [], "runs": []}
     if output is not None and output.exists():
         results = json.loads(output.read_text())
     for name, count in sizes.items():

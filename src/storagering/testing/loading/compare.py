@@ -216,9 +216,10 @@ def measure_all(
         try:
             bench.prepare(run)
         except LoaderError as error:
-            say(f"{run}: {error}")
-        if (seconds := time.perf_counter() - started) > 1:
-            say(f"{run}: prepared, {seconds:.0f} s")
+            say(f"{run}: cannot be prepared: {error}")
+        else:
+            if (seconds := time.perf_counter() - started) > 1:
+                say(f"{run}: prepared, {seconds:.0f} s")
     for number, run in enumerate(missing if bench.epochs else [], 1):
         started = time.perf_counter()
         try:
