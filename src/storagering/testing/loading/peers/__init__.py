@@ -56,7 +56,7 @@ PEERS = (
         workers=2,
         kind="compressed",
     ),
-    Peer("f9columnar ROOT", "f9", "root", ("f9columnar",), {"w1": 1_000_000, "w2": 100_000}, kind="compressed"),
+    Peer("f9columnar ROOT", "f9", "root", ("f9columnar",), {"w1": 500_000, "w2": 100_000}, kind="compressed"),
     Peer("f9columnar piles", "f9", "piles", ("f9columnar",), _all("w1", "w2"), kind="compressed"),
     Peer("salt-ml", "salt_ml", "h5", ("salt", "h5py"), _all("w1", "w2"), kind="compressed"),
     Peer("h5py blocks", "hdf5", "blocks", ("h5py",), _all(*_READERS), kind="compressed"),
