@@ -167,7 +167,9 @@ def main() -> None:
         files = [str(file) for file in jets.files]
         names = {
             "jets": sr.convert(files, name="jets", profile="fast", mix=1, settings=settings),
-            "images": sr.convert(str(images), name="images", sparse=("images",), profile="fast", settings=settings),
+            "images": sr.convert(
+                str(images), name="images", sparse=("images",), profile="fast", mix=1, settings=settings
+            ),
         }
         columns = {"particles": jets.columns["particles"], "y": "label"}
         options = {
