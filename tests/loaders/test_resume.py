@@ -73,6 +73,7 @@ def test_resume_in_a_new_process(dataset: sr.Dataset, threads: int, rank: int, w
     assert restored_elsewhere(dataset, {**options, "columns": COLUMNS, "state": state}) == expected[steps:]
 
 
+@pytest.mark.scenario(54)
 def test_resume_at_every_step(dataset: sr.Dataset) -> None:
     first = DataLoader(dataset, 100, COLUMNS)
     expected = [*digests(first), *digests(first)]
@@ -112,6 +113,7 @@ def test_state_before_during_and_after(dataset: sr.Dataset) -> None:
     assert loader.state_dict() == loader.state_dict()
 
 
+@pytest.mark.scenario(55)
 def test_resume_on_another_world_size(dataset: sr.Dataset) -> None:
     one = DataLoader(dataset, 60, {"id": "event"})
     batches = [b["id"].tolist() for b in one]
@@ -127,6 +129,7 @@ def test_resume_on_another_world_size(dataset: sr.Dataset) -> None:
     assert together == [sorted(batch) for batch in batches[5:]]
 
 
+@pytest.mark.scenario(56)
 def test_mismatches_are_listed(dataset: sr.Dataset, toy_files: list[Any]) -> None:
     state = DataLoader(dataset, 100, COLUMNS).state_dict()
     for wrong in ({"batch_size": 50}, {"seed": 1}, {"shuffle": None}, {"tail": "drop"}, {"split": (0, 0.5)}):

@@ -142,6 +142,7 @@ def test_selection_of_nothing_gives_empty_epochs(toy_files: list[Any]) -> None:
             assert list(loader) == []
 
 
+@pytest.mark.scenario(53)
 def test_fewer_entries_than_ranks(toy_files: list[Any]) -> None:
     one = sr.convert(str(toy_files[0]), name="one", where="event == 1152921504606846977", workers=1)
     assert one.num_entries == 1

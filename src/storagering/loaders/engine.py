@@ -101,7 +101,7 @@ class Epoch:
         self._stopped = threading.Event()
         self._assemblers = ThreadCrew(self._source.at_once, "storagering-window")
         self._coming: dict[int, Future[Window]] = {}
-        self._ask_again = 0.0
+        self._ask_again, self._patience = 0.0, _CLOSE_SECONDS
         self._number, self._current = -1, _NOTHING
 
     def batches(self, first_step: int) -> Batches:
@@ -174,6 +174,7 @@ class Epoch:
                     raise
                 since = time.monotonic() - max(began, self._crew.last_done)
                 if since > self._feeding.stall_seconds:
+                    self._patience = 0.0
                     raise LoaderError(
                         f"no thread of the loader has done anything for {since:.0f} s: they wait for the disk of "
                         f"{self._where}, or a transform does not end; see the option stall_seconds"
@@ -183,5 +184,5 @@ class Epoch:
         """End all threads."""
         self._stopped.set()
         self._assemblers.close(0.0)
-        self._crew.close(_CLOSE_SECONDS)
-        self._assemblers.close(_CLOSE_SECONDS)
+        self._crew.close(self._patience)
+        self._assemblers.close(self._patience)

@@ -94,7 +94,11 @@ class WindowMaker:
         rows = tuple(self._make_room(n, jobs, offsets, share.bounds[-1]) for n in range(len(self._groups)))
         for future in list(self._begin(jobs, rows)):
             future.result()
-        return Window(rows, share.bounds, int((share.sources < 0).sum()))
+        padding = int((share.sources < 0).sum())
+        for group, own in zip(self._groups, rows, strict=True):
+            if padding and not group.listed:
+                own.values[-padding:] = 0
+        return Window(rows, share.bounds, padding)
 
     def _begin(self, jobs: Sequence[_Job], rows: Sequence[Rows]) -> Iterator[Future[None]]:
         """Write the entries of one chunk after the other, as they are decoded; few are at any time."""
