@@ -1,6 +1,7 @@
 """Datasets that the loader tests share: one class a file, several small chunks."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,8 +25,18 @@ def toy_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def dataset(
     request: pytest.FixtureRequest, toy_files: list[Path], tmp_path_factory: pytest.TempPathFactory
 ) -> sr.Dataset:
-    settings = load_settings(cache=tmp_path_factory.mktemp("cache"), workers=1)
-    sources = {"signal": [str(toy_files[0])], "background": [str(toy_files[1])]}
-    made = sr.convert(sources, name="toys", format=request.param, chunk_bytes=8192, settings=settings)
+    return convert_toys(toy_files, tmp_path_factory.mktemp("cache"), request.param)
+
+
+@pytest.fixture(scope="session")
+def toys(toy_files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> sr.Dataset:
+    """The same in one format, where the format makes no difference."""
+    return convert_toys(toy_files, tmp_path_factory.mktemp("cache"), "zarr")
+
+
+def convert_toys(files: list[Path], cache: Path, form: Any) -> sr.Dataset:
+    settings = load_settings(cache=cache, workers=1)
+    sources = {"signal": [str(files[0])], "background": [str(files[1])]}
+    made = sr.convert(sources, name="toys", format=form, chunk_bytes=8192, settings=settings)
     assert len(made.manifest.chunks) > 10
     return made
