@@ -24,7 +24,11 @@ MAY_IMPORT = {
     | {"formats", "cache", "catalog", "loaders", "models", "training", "api", "exporting", "housekeeping"},
     "demo": GROUND | {"formats", "cache", "catalog", "loaders", "models", "training", "api", "testing"},
 }
-TORCH_PLACES = ("loaders/torch.py", "loaders/device.py", "models/", "training/", "testing/loading/", "demo/")
+FRAMEWORK_PLACES = {
+    "torch": ("loaders/torch.py", "loaders/device.py", "models/", "training/", "testing/loading/", "demo/"),
+    "tensorflow": ("loaders/tensorflow.py",),
+    "jax": ("loaders/jax.py",),
+}
 FORBIDDEN = {"pickle", "marshal", "shelve", "dill", "cloudpickle"}
 
 FILES = sorted(SOURCE.rglob("*.py"))
@@ -52,8 +56,8 @@ def test_imports_point_one_way(path: Path) -> None:
         assert rooms <= MAY_IMPORT[room], f"{place} must not import {rooms - MAY_IMPORT[room]}"
     tops = {name.split(".")[0] for name in found}
     assert not tops & FORBIDDEN, f"{place}: {tops & FORBIDDEN}"
-    if "torch" in tops:
-        assert str(place).startswith(TORCH_PLACES), f"{place} must not import torch"
+    for framework in tops & set(FRAMEWORK_PLACES):
+        assert str(place).startswith(FRAMEWORK_PLACES[framework]), f"{place} must not import {framework}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))

@@ -16,6 +16,7 @@ from tests.loaders.adapters import CASES, COLUMNS, arrays_of, assert_same
 
 import storagering as sr
 from storagering.errors import ResumeMismatchError, SchemaError, SpecError
+from storagering.loaders.buffers import BufferPool
 from storagering.loaders.torch import DataLoader
 from storagering.types import Array, sha256_hex
 
@@ -84,8 +85,6 @@ def test_without_64_bits(toys: sr.Dataset, batches: Any) -> None:
 
 
 def test_memory_is_not_used_again_before_jax_lets_go(jax: Any) -> None:
-    from storagering.loaders.buffers import BufferPool
-
     pool = BufferPool()
     memory = pool.lend(1 << 16)
     start = -memory.__array_interface__["data"][0] % 64  # where JAX need not copy

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tests.loaders.adapters import CASES, COLUMNS, arrays_of, assert_same
 
 import storagering as sr
 from storagering.errors import SchemaError, SpecError
+from storagering.loaders.buffers import BufferPool
 from storagering.loaders.torch import DataLoader
 from storagering.types import Array
 
@@ -110,6 +112,22 @@ def test_keras_trains(tf: Any, toys: sr.Dataset, make_dataset: Any) -> None:
     history = model.fit(batches, epochs=2, shuffle=False, verbose=0).history["loss"]
     assert history[1] < history[0]
     assert int(model.optimizer.iterations) == 2 * len(batches)
+
+
+def test_memory_is_not_used_again_before_tensorflow_lets_go(tf: Any) -> None:
+    pool = BufferPool()
+
+    def numbers() -> Iterator[Array]:
+        for number in range(6):
+            memory = pool.lend(1 << 16)
+            start = -memory.__array_interface__["data"][0] % 64  # where TensorFlow need not copy
+            array = memory[start:][: 1 << 15]
+            array[:] = number
+            yield array
+            del memory, array
+
+    kept = list(tf.data.Dataset.from_generator(numbers, output_signature=tf.TensorSpec((None,), tf.uint8)))
+    assert [set(tensor.numpy().tolist()) for tensor in kept] == [{number} for number in range(6)]
 
 
 @pytest.mark.parametrize("ahead", [0, 2])
