@@ -19,8 +19,6 @@ from storagering.loaders.sources import WindowSource
 from storagering.loaders.threads import ThreadCrew
 from storagering.loaders.windows import Window
 
-#: Two, so that threads have something to do while one of them is begun or ended.
-_WINDOWS_AHEAD = 2
 _POLL_SECONDS = 0.05
 #: Time for threads to end what they are at when an epoch is broken off.
 _CLOSE_SECONDS = 5.0
@@ -147,7 +145,7 @@ class Epoch:
         while number not in self._coming and not self._is_ready(number):
             if self._stopped.wait(_POLL_SECONDS):
                 raise LoaderError("the iteration was ended while it waited for its data")
-        for ahead in range(number, min(number + 1 + _WINDOWS_AHEAD, self._plan.num_windows)):
+        for ahead in range(number, min(number + 1 + self._source.ahead, self._plan.num_windows)):
             if ahead not in self._coming and (ahead == number or self._is_ready(ahead)):
                 self._coming[ahead] = self._assemblers.submit(self._source.make, ahead)
         for behind in [n for n in self._coming if n < number]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,8 +30,8 @@ from storagering.types import Position
 
 #: Chunks that are mixed at a time under ``shuffle="block"``; of a mixed dataset, in which any chunk is a fair sample.
 MIX_CHUNKS, MIX_CHUNKS_OF_MIXED = 4, 1
-#: Batches that are gathered at a time under ``"exact"``.
-EXACT_BATCHES = 16
+#: What is gathered at a time under ``"exact"``, counting lists as so many items.
+_EXACT_BYTES, _LIST_ITEMS = 8 << 20, 64
 _CLOSE_SECONDS = 5.0
 
 
@@ -205,7 +206,9 @@ class Loader:
         chunks = MIX_CHUNKS if options.shuffle else 1
         if options.shuffle and reading.order is None and self.dataset.manifest.spec.mix is not None:
             chunks = MIX_CHUNKS_OF_MIXED
-        window = round(mean * chunks) if options.shuffle != "exact" else EXACT_BATCHES * self._batch_size
+        window = round(mean * chunks)
+        if options.shuffle == "exact":
+            window = _EXACT_BYTES * self._world_size // max(1, sum(map(_row_bytes, self.groups)))
         return plan_epoch(
             entries,
             batch_size=self._batch_size,
@@ -285,6 +288,11 @@ class Loader:
         if self._running is not None:
             running, self._running = self._running, None
             running.close()
+
+
+def _row_bytes(group: Group) -> int:
+    """About how much a group takes for each entry."""
+    return math.prod(group.item_shape) * group.item_dtype.itemsize * (_LIST_ITEMS if group.listed else 1)
 
 
 def _chain(transform: Finish | None, finish: Finish | None) -> Finish | None:

@@ -19,9 +19,11 @@ class WindowSource(Protocol):
 
     Attributes:
         at_once: how many may be made at the same time.
+        ahead: how many are made before they are needed.
     """
 
     at_once: int
+    ahead: int
 
     def is_ready(self, number: int) -> bool:
         """Whether all that a window needs is there."""
@@ -41,7 +43,7 @@ class BlockWindows:
         self._plan, self._place, self._supply, self._maker = plan, place, supply, maker
         # Chunks that come and go are held for one window at a time: there may be room for no more. Else two, so that
         # threads have something to do while one of them is begun or ended.
-        self.at_once = 2 if supply.is_settled else 1
+        self.at_once, self.ahead = (2 if supply.is_settled else 1), 2
 
     def is_ready(self, number: int) -> bool:
         """See `WindowSource.is_ready`."""
@@ -76,7 +78,7 @@ class ExactWindows:
         threads: int,
     ) -> None:
         self._plan, self._place, self._supply, self._rows = plan, place, supply, rows
-        self.at_once = threads
+        self.at_once, self.ahead = threads, threads + 2
 
     def is_ready(self, number: int) -> bool:  # noqa: ARG002  (the dataset is complete)
         """See `WindowSource.is_ready`."""
