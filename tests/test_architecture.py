@@ -25,7 +25,15 @@ MAY_IMPORT = {
     "demo": GROUND | {"formats", "cache", "catalog", "loaders", "models", "training", "api", "testing"},
 }
 FRAMEWORK_PLACES = {
-    "torch": ("loaders/torch.py", "loaders/device.py", "models/", "training/", "testing/loading/", "demo/"),
+    "torch": (
+        "loaders/torch.py",
+        "loaders/torch_dataset.py",
+        "loaders/device.py",
+        "models/",
+        "training/",
+        "testing/loading/",
+        "demo/",
+    ),
     "tensorflow": ("loaders/tensorflow.py",),
     "jax": ("loaders/jax.py",),
 }

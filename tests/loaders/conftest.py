@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.loaders.numbered import numbered
 
 import storagering as sr
 from storagering.config import load_settings
@@ -40,3 +41,10 @@ def convert_toys(files: list[Path], cache: Path, form: Any) -> sr.Dataset:
     made = sr.convert(sources, name="toys", format=form, chunk_bytes=8192, settings=settings)
     assert len(made.manifest.chunks) > 10
     return made
+
+
+@pytest.fixture(scope="session")
+def events(tmp_path_factory: pytest.TempPathFactory) -> sr.Dataset:
+    """See `numbered`; nobody may change it."""
+    folder = tmp_path_factory.mktemp("events")
+    return numbered(folder, settings=load_settings(cache=folder / "cache", workers=1))

@@ -6,17 +6,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import reduce
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from storagering.types import Array, Batch, Column, ColumnStatistics, Schema
+from storagering.errors import ChecksumError
+from storagering.files import read_file
+from storagering.types import Array, Batch, Column, ColumnStatistics, Manifest, Schema, sha256_hex
 
 Statistics = tuple[ColumnStatistics | None, ...]
 
 #: Numbers that are taken at once, as float64.
 _BLOCK = 32 << 10
+_TABLE_LIMIT_BYTES = 1 << 32
 
 
 def describe_batch(batch: Batch) -> Statistics:
@@ -146,6 +151,27 @@ def _table_of(schema: Schema, per_chunk: Sequence[Statistics], first: int) -> pa
     for field in fields(ColumnStatistics):
         table[field.name] = pa.array([getattr(own, field.name) for _, _, own in found], kinds[str(field.type)])
     return pa.table(table)
+
+
+def read_statistics_table(folder: Path, manifest: Manifest, names: Sequence[str]) -> list[dict[str, ColumnStatistics]]:
+    """Statistics of the named columns, those of plain numbers, chunk by chunk, from a dataset's folder.
+
+    Raises:
+        NotFoundError: the table is missing.
+        ChecksumError: it is not what the manifest says.
+    """
+    file, digest = manifest.chunk_statistics
+    data = read_file(folder / file, _TABLE_LIMIT_BYTES)
+    if sha256_hex(data) != digest:
+        raise ChecksumError(f"{folder / file} is damaged: its bytes changed on disk; remove the dataset, convert again")
+    found: list[dict[str, ColumnStatistics]] = [{} for _ in manifest.chunks]
+    columns = pq.read_table(
+        pa.BufferReader(data), filters=pc.field("column").isin(pa.array(names, pa.string()))
+    ).to_pydict()
+    rows = zip(*(columns[field.name] for field in fields(ColumnStatistics)), strict=True)
+    for number, name, row in zip(columns["chunk"], columns["column"], rows, strict=True):
+        found[number][name] = ColumnStatistics(*row)
+    return found
 
 
 def _as_parquet(table: pa.Table) -> bytes:

@@ -32,7 +32,7 @@ class Expression:
 
     text: str
     names: tuple[str, ...]
-    _tree: Any = field(repr=False, compare=False)
+    tree: Any = field(repr=False, compare=False)
 
     def evaluate(self, columns: Mapping[str, Any]) -> ak.Array:
         """The value for each entry; a constant is repeated, and missing floating-point numbers are NaN.
@@ -60,7 +60,7 @@ def _guarded(expression: Expression, columns: Mapping[str, Any], finish: Callabl
     try:
         with np.errstate(all="ignore"):
             arrays, entries = _load(expression.names, columns)
-            value = fn.evaluate(expression._tree, arrays)
+            value = fn.evaluate(expression.tree, arrays)
             if not isinstance(value, ak.Array):
                 value = ak.Array(np.full(entries, value))
             if len(value) != entries:

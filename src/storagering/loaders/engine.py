@@ -50,8 +50,8 @@ class Feeding:
     finish: Finish | None
 
 
-def run_epoch(begin: Callable[[], Epoch], first_step: int) -> Batches:
-    """The batches of an epoch from ``first_step`` on; it begins when the first is asked for.
+def run_epoch(begin: Callable[[], Epoch], first_step: int, stride: int = 1) -> Batches:
+    """The batches of an epoch from ``first_step`` on, or every so many of them; it begins when the first is asked for.
 
     Closing the iterator ends all its threads.
 
@@ -61,7 +61,7 @@ def run_epoch(begin: Callable[[], Epoch], first_step: int) -> Batches:
     """
     owner = os.getpid()
     epoch = begin()
-    batches = epoch.batches(first_step)
+    batches = epoch.batches(first_step, stride)
     try:
         while True:
             if os.getpid() != owner:
@@ -102,7 +102,7 @@ class Epoch:
         self._ask_again, self._patience = 0.0, _CLOSE_SECONDS
         self._number, self._current = -1, _NOTHING
 
-    def batches(self, first_step: int) -> Batches:
+    def batches(self, first_step: int, stride: int) -> Batches:
         """The batches, in order; those that take work are made ahead."""
         ahead: deque[Future[BatchArrays]] = deque()
         limit = self._feeding.prefetch_batches if self._feeding.finish or not self._maker.is_cheap else 0
@@ -112,7 +112,7 @@ class Epoch:
                 job = self._begin(step, wait=not ahead)
                 if job is None:
                     break
-                step += 1
+                step += stride
                 if not limit:
                     yield job()
                 else:

@@ -17,7 +17,7 @@ from storagering.loaders.kernels import take_lists, take_rows
 from storagering.loaders.rows import RowGatherer
 from storagering.loaders.supply import ChunkSupply
 from storagering.loaders.taking import Taking
-from storagering.loaders.windows import Rows, Window, as_matrix, make_lists
+from storagering.loaders.windows import Rows, Window, as_matrix
 from storagering.types import Array, Chunk, Manifest
 
 
@@ -31,27 +31,12 @@ class RandomRows(Protocol):
 class Table:
     """All entries that take part, decoded in memory."""
 
-    def __init__(self, groups: Sequence[Group], everything: Window, pool: BufferPool) -> None:
-        self._groups, self._everything, self._pool = groups, everything, pool
+    def __init__(self, everything: Window, pool: BufferPool) -> None:
+        self._everything, self._pool = everything, pool
 
     def take(self, numbers: Array) -> Window:
         """See `RandomRows.take`."""
-        pairs = zip(self._groups, self._everything.rows, strict=True)
-        return _one_batch([self._take(group, whole, numbers) for group, whole in pairs], numbers)
-
-    def _take(self, group: Group, whole: Rows, numbers: Array) -> Rows:
-        source = as_matrix(whole.values)
-        if whole.offsets is None:
-            out = self._pool.array((len(numbers), *group.row_shape), group.dtype)
-            take_rows(source, numbers, as_matrix(out))
-            return Rows(out)
-        counts = np.where(numbers >= 0, whole.offsets[numbers + 1] - whole.offsets[numbers], 0)
-        ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-        taken = make_lists(group, ends, self._pool)
-        take_lists(source, whole.offsets, numbers, ends, as_matrix(taken.values))
-        if whole.places is not None and taken.places is not None:
-            take_lists(as_matrix(whole.places), whole.offsets, numbers, ends, as_matrix(taken.places))
-        return taken
+        return _one_batch([take_entries(whole, numbers, self._pool) for whole in self._everything.rows], numbers)
 
 
 class PackedEntries:
@@ -105,6 +90,24 @@ class SideBySide:
         for places, part in self._parts:
             rows.update(zip(places, part.take(numbers).rows, strict=True))
         return _one_batch([rows[number] for number in sorted(rows)], numbers)
+
+
+def take_entries(rows: Rows, numbers: Array, pool: BufferPool) -> Rows:
+    """Entries of those numbers, in their order; -1 is one of zeros, or without items."""
+    values, offsets = rows.values, rows.offsets
+    if offsets is None:
+        out = pool.array((len(numbers), *values.shape[1:]), values.dtype)
+        take_rows(as_matrix(values), numbers, as_matrix(out))
+        return Rows(out)
+    counts = np.where(numbers >= 0, offsets[numbers + 1] - offsets[numbers], 0)
+    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+
+    def take(items: Array) -> Array:
+        out = pool.array((int(ends[-1]), *items.shape[1:]), items.dtype)
+        take_lists(as_matrix(items), offsets, numbers, ends, as_matrix(out))
+        return out
+
+    return Rows(take(values), ends, None if rows.places is None else take(rows.places))
 
 
 def is_packed_group(group: Group, manifest: Manifest) -> bool:

@@ -76,7 +76,7 @@ class Batches(Loader):
         self._device = device
         sharded = isinstance(device, jax.sharding.Sharding) and device.num_devices > 1
         self._is_global = sharded and not device.is_fully_addressable
-        if sharded and options.tail == "short" and self._num_entries % self._batch_size:
+        if sharded and options.tail == "short" and self.num_entries % self._batch_size:
             raise SpecError("the last batch cannot be sharded: use tail='drop', 'pad' or 'wrap'")
         if sharded and options.jagged == "flat" and any(group.jagged for group in self.groups):
             raise SpecError("flat jagged arrays cannot be sharded: use jagged='padded'")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -14,25 +13,28 @@ from storagering.cache.filling import FillingDataset
 from storagering.cache.layout import open_cache
 from storagering.config import load_settings
 from storagering.errors import ResumeMismatchError, SpecError
+from storagering.loaders.adjusting import AdjustedWindows
 from storagering.loaders.batches import BatchArrays, BatchMaker
 from storagering.loaders.buffers import BufferPool
 from storagering.loaders.engine import Batches, Epoch, Feeding, Finish, run_epoch
-from storagering.loaders.exact import PackedEntries, RandomRows, SideBySide, Table, is_packed_group
+from storagering.loaders.exact import RandomRows
 from storagering.loaders.feed import ColumnRequest, Group, lead_columns, make_groups
 from storagering.loaders.filling import Reading, open_data
+from storagering.loaders.opening import RandomAccess
 from storagering.loaders.options import Options
 from storagering.loaders.plan import ORDER_VERSION, EpochPlan, count_steps, plan_epoch
+from storagering.loaders.preparing import Prepared, prepare, prepare_unseen
+from storagering.loaders.resampling import DrawnRows, WindowDraw, draw_all
+from storagering.loaders.scaling import Scaling
 from storagering.loaders.sources import BlockWindows, ExactWindows, WindowSource
-from storagering.loaders.taking import Taking
 from storagering.loaders.threads import ThreadCrew
-from storagering.loaders.windows import Window, WindowMaker
+from storagering.loaders.windows import WindowMaker
 from storagering.types import Position
 
 #: Chunks that are mixed at a time under ``shuffle="block"``; of a mixed dataset, in which any chunk is a fair sample.
 MIX_CHUNKS, MIX_CHUNKS_OF_MIXED = 4, 1
 #: What is gathered at a time under ``"exact"``, counting lists as so many items.
 _EXACT_BYTES, _LIST_ITEMS = 8 << 20, 64
-_CLOSE_SECONDS = 5.0
 
 
 class Loader:
@@ -46,6 +48,9 @@ class Loader:
         agree: told what the order depends on when it may differ between ranks; raises if it does.
         pool: of the memory of batches.
         finish: done with every batch, in a thread, after the transform; what it gives is delivered.
+
+    Attributes:
+        num_entries: that take part, of all ranks.
 
     Raises:
         NotFoundError: no such dataset or source.
@@ -71,38 +76,74 @@ class Loader:
         self._rank, self._world_size = options.place
         self._batch_size = batch_size * self._world_size
         self._position, self._resuming = Position(), False
+        self._end: int | None = None  # the epoch before which a running iteration ends
         self._running: Batches | None = None
         self._owner = os.getpid()
-        self._pool, self._finish = pool or BufferPool(), _chain(options.transform, finish)
-        self._rows: RandomRows | None = None
-        self._opening = threading.Lock()
-        self._taking = Taking(options.split)
+        self._pool, self._finish = pool or BufferPool(), chain(options.transform, finish)
+        self._access: RandomAccess | None = None
         self._entries: dict[bool, Sequence[int]] = {}
         shuffle = options.shuffle
         self._data = open_data(dataset, open_cache(self._settings), self._world_size, options.on_corrupt)
         try:
-            schema = self._data.begin(options.seed if shuffle == "block" else None, whole=shuffle == "exact")
-            self.groups = make_groups(schema, columns)
+            schema = self._data.begin(options.seed if shuffle == "block" else None, whole=options.looks_ahead)
+            self._prepared = self._prepare(make_groups(schema, columns))
             self._lead = lead_columns(self.groups, options.lead)
             if shuffle == "exact":
-                packed = self._packed()
-                held = [group for number, group in enumerate(self.groups) if number not in packed]
-                _check_fits(self.dataset, held, self._settings.exact_shuffle_bytes)
-            self._num_entries = sum(self._count(self._data.reading(epoch=0)))
+                self._access = self._prepare_access()
+            self.num_entries = sum(self._count(self._data.reading(epoch=0)))
             if self._data.filled:
                 agree(self._data.identity(0))
         except BaseException:
             self._data.close()
             raise
 
+    def _prepare(self, asked: tuple[Group, ...]) -> Prepared:
+        if self._data.filled:
+            return prepare_unseen(asked, self.options)
+        supply = self._data.reading(epoch=0).supply
+        return prepare(self.dataset, supply, asked, self.options, self._settings.threads)
+
+    def _prepare_access(self) -> RandomAccess:
+        settings, prepared = self._settings, self._prepared
+        manifest, limit = self.dataset.manifest, settings.exact_shuffle_bytes
+        return RandomAccess(manifest, prepared.groups, prepared.taking, self._pool, settings.threads, limit)
+
     @property
     def dataset(self) -> Dataset:
         """The dataset; waits until it is complete."""
         return self._data.dataset()
 
-    def __len__(self) -> int:
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """What batches have, array by array."""
+        return self._prepared.delivered
+
+    @property
+    def scaling(self) -> dict[str, Scaling]:
+        """Means and standard deviations of the groups that are standardised, by their keys."""
+        return dict(self._prepared.scaling)
+
+    @property
+    def num_steps(self) -> int:
         """Batches of one epoch, the same on every rank."""
-        return count_steps(self._num_entries, self._batch_size, self.options.tail)
+        return count_steps(self.num_entries, self._batch_size, self.options.tail)
+
+    @property
+    def rank_entries(self) -> int:
+        """Entries of one epoch on this rank, under ``tail="short"``."""
+        full, rest = divmod(self.num_entries, self._batch_size)
+        own = rest * (self._rank + 1) // self._world_size - rest * self._rank // self._world_size
+        return full * (self._batch_size // self._world_size) + own
+
+    def __len__(self) -> int:
+        """Batches of one iteration, the same on every rank.
+
+        Raises:
+            TypeError: it goes on for ever.
+        """
+        if self.options.num_epochs is None:
+            raise TypeError("an iteration with num_epochs=None has no length")
+        return self.num_steps * self.options.num_epochs
 
     @property
     def epoch(self) -> int:
@@ -117,23 +158,61 @@ class Loader:
         if not (self._resuming and epoch == self._position.epoch):
             self._position, self._resuming = Position(epoch), False
 
+    @property
+    def position(self) -> Position:
+        """Where the loader stands; behind the last batch of an epoch until the iteration goes on or ends."""
+        return self._position
+
+    def seek(self, position: Position, end: int | None = None) -> None:
+        """Have the next iteration begin there, and end before an epoch if it is given."""
+        self._position, self._resuming, self._end = position, True, end
+
     def __iter__(self) -> Iterator[BatchArrays]:
-        self._end_iteration()
+        return self.iterate()
+
+    def iterate(self, offset: int = 0, stride: int = 1) -> Iterator[BatchArrays]:
+        """The batches of one iteration from number ``offset`` on, or every so many of them."""
+        self.stop()
         if self._owner != os.getpid():  # forked: a lock in it may be held by a thread that is not here
-            self._owner, self._pool, self._rows = os.getpid(), BufferPool(), None
-            self._opening = threading.Lock()
+            self._owner, self._pool = os.getpid(), BufferPool()
             self._data.renew()
-        first_step = self._position.step if self._resuming else 0
-        if self._resuming and first_step >= len(self):
-            self._position, first_step = self._position.next_epoch(), 0
-        self._resuming = False
-        epoch = self._position.epoch
-        self._position = Position(epoch, first_step)
-        reading = self._data.reading(epoch)
-        plan = self.plan(epoch)
+            if self._access is not None:
+                self._access.renew(self._pool)
+        if not self._resuming:
+            # An epoch of which all batches were taken is over, also for one who counted them and did not ask for more.
+            over = self._position.step >= self.num_steps > 0
+            self._position, self._end = Position(self._position.epoch + over, offset), None
+        epochs, epoch, self._resuming = self.options.num_epochs, self._position.epoch, False
+        if epochs is not None and (self._end is None or self._end <= epoch):
+            self._end = epoch + epochs
+        self._running = self._run(stride)
+        return self._deliver(self._running, stride)
+
+    def _run(self, stride: int) -> Batches:
+        """The batches from where the loader stands to the end of the epoch."""
+        reading, plan = self._data.reading(self._position.epoch), self.plan(self._position.epoch)
         reading.supply.hold(plan.units(number) for number in range(plan.num_windows))
-        self._running = run_epoch(partial(self._begin, reading, plan), first_step)
-        return self._deliver(self._running, epoch, first_step)
+        return run_epoch(partial(self._begin, reading, plan), self._position.step, stride)
+
+    def _deliver(self, batches: Batches, stride: int) -> Iterator[BatchArrays]:
+        epoch, step = self._position.epoch, self._position.step
+        try:
+            while True:
+                for batch in batches:
+                    step += stride
+                    self._position = Position(epoch, step)  # before the yield: a state taken now includes this batch
+                    yield batch
+                if self._running is not batches:
+                    return
+                self._data.dataset()  # it is complete, or all but
+                epoch, step = epoch + 1, max(0, step - self.num_steps)
+                if epoch == self._end or not self.num_steps:
+                    self._position, self._end = Position(epoch), None
+                    return
+                self._position = Position(epoch, step)
+                batches = self._running = self._run(stride)
+        finally:
+            batches.close()
 
     def _begin(self, reading: Reading, plan: EpochPlan) -> Epoch:
         options, supply = self.options, reading.supply
@@ -151,58 +230,39 @@ class Loader:
         place = self._rank, self._world_size
 
         def source(crew: ThreadCrew) -> WindowSource:
-            if options.shuffle == "exact":
-                rows = partial(self._random_rows, reading)
-                return ExactWindows(plan, place, supply, rows, self._settings.threads)
-            return BlockWindows(plan, place, supply, self._windows(reading, self.groups, crew))
+            found: WindowSource
+            if self._access is not None:
+                found = ExactWindows(plan, place, supply, self._random_rows(reading, plan), self._settings.threads)
+            else:
+                maker = WindowMaker(supply, self._prepared.groups, self._prepared.taking, crew, self._pool)
+                found = BlockWindows(plan, place, supply, maker)
+            return AdjustedWindows(found, self._prepared.adjusting, self._draw(plan))
 
         return Epoch(feeding, plan, maker, source, supply.where)
 
-    def _windows(self, reading: Reading, groups: Sequence[Group], crew: ThreadCrew) -> WindowMaker:
-        return WindowMaker(reading.supply, groups, self._taking, crew, self._pool)
+    def _draw(self, plan: EpochPlan) -> WindowDraw | None:
+        """How the entries of windows are drawn, if they are."""
+        if self.options.resample is None or self._access is not None:
+            return None
+        return WindowDraw(plan, self._rank, self._world_size, self._pool)
 
-    def _random_rows(self, reading: Reading, anew: bool) -> RandomRows:
-        """Where an exact shuffle takes its entries from: the file, group by group, or memory."""
-        with self._opening:
-            if self._rows is None or anew:
-                self._rows = self._open_rows(reading)
-            return self._rows
+    def _random_rows(self, reading: Reading, plan: EpochPlan) -> Callable[[bool], RandomRows]:
+        """Where an exact shuffle takes its entries from; opened when a window is made."""
+        access, weights = self._access, self._prepared.entry_weights
+        assert access is not None  # noqa: S101  (whoever asks has looked)
+        drawn = None if weights is None else draw_all(weights, plan.seed, plan.epoch)
 
-    def _open_rows(self, reading: Reading) -> RandomRows:
-        parts: list[tuple[list[int], RandomRows]] = []
-        packed = self._packed()
-        if packed:
-            groups = [self.groups[number] for number in packed]
-            parts.append((packed, PackedEntries(groups, reading.supply, self._taking, self._pool)))
-        others = [number for number in range(len(self.groups)) if number not in packed]
-        if others:
-            groups = [self.groups[number] for number in others]
-            parts.append((others, Table(groups, self._read_all(reading, groups), self._pool)))
-        return SideBySide(parts)
+        def open_rows(anew: bool) -> RandomRows:
+            rows = access.open(reading.supply, anew)
+            return rows if drawn is None else DrawnRows(rows, drawn)
 
-    def _packed(self) -> list[int]:
-        """The groups whose entries can be read alone."""
-        return [n for n, group in enumerate(self.groups) if is_packed_group(group, self.dataset.manifest)]
-
-    def _read_all(self, reading: Reading, groups: Sequence[Group]) -> Window:
-        """All entries that take part, decoded, in the stored order."""
-        supply, entries = reading.supply, self._count(reading)
-        whole = plan_epoch(
-            entries, batch_size=max(1, sum(entries)), window_entries=1, seed=0, epoch=0, shuffle=None, tail="short"
-        )
-        crew = ThreadCrew(self._settings.threads, "storagering-decode")
-        chunks = [chunk for unit in range(len(entries)) for chunk in supply.chunks(unit)]
-        try:
-            with supply.held(chunks):
-                return self._windows(reading, groups, crew).make(whole.share(0, 0, 1))
-        finally:
-            crew.close(_CLOSE_SECONDS)
+        return open_rows
 
     def plan(self, epoch: int) -> EpochPlan:
         """The order of an epoch."""
         reading, options = self._data.reading(epoch), self.options
         entries = self._count(reading)
-        mean = sum(reading.supply.entries) / max(1, len(entries)) / reading.unit_chunks
+        mean = sum(entries) / max(1, sum(map(bool, entries))) / reading.unit_chunks
         chunks = MIX_CHUNKS if options.shuffle else 1
         if options.shuffle and reading.order is None and self.dataset.manifest.spec.mix is not None:
             chunks = MIX_CHUNKS_OF_MIXED
@@ -225,30 +285,19 @@ class Loader:
         """Entries of each unit that take part."""
         filled = reading.order is not None
         if filled not in self._entries:
-            self._entries[filled] = self._taking.count(reading.supply)
+            self._entries[filled] = self._prepared.taking.count(reading.supply)
         return self._entries[filled]
-
-    def _deliver(self, batches: Batches, epoch: int, step: int) -> Iterator[BatchArrays]:
-        try:
-            for batch in batches:
-                step += 1
-                self._position = Position(epoch, step)  # before the yield: a state taken now includes this batch
-                yield batch
-            if self._running is batches:
-                self._data.dataset()  # it is complete, or all but
-                self._position = Position(epoch + 1)
-        finally:
-            batches.close()
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands, as a few JSON-able values; taken between batches it is exact."""
         position = self._position
-        if position.step >= len(self) > 0:
+        if position.step >= self.num_steps > 0:
             position = position.next_epoch()
         if self._resuming:
             position = self._position
+        end = {"end": self._end} if self.options.num_epochs not in (None, 1) else {}
         dataset = self._data.identity(position.epoch)
-        return {"epoch": position.epoch, "step": position.step, "dataset": dataset, **self._identity()}
+        return {"epoch": position.epoch, "step": position.step, **end, "dataset": dataset, **self._identity()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where ``state`` was taken, also with another world size if the global batch is the same.
@@ -260,31 +309,25 @@ class Loader:
         wrong = [f"{k}: {state.get(k)!r} saved, {v!r} here" for k, v in identity.items() if state.get(k) != v]
         if wrong:
             raise ResumeMismatchError(f"the loader state does not fit this loader: {'; '.join(wrong)}")
-        self._end_iteration()
+        self.stop()
         self._data.restore(state["dataset"])
-        self._position = Position(int(state["epoch"]), int(state["step"]))
-        self._resuming = True
+        position = Position(int(state["epoch"]), int(state["step"]))
+        self.seek(position if position.step < self.num_steps else position.next_epoch(), state.get("end"))
 
     def _identity(self) -> dict[str, Any]:
-        """Everything else that the order of batches depends on."""
-        return {
-            "seed": self.options.seed,
-            "shuffle": self.options.shuffle,
-            "global_batch_size": self._batch_size,
-            "tail": self.options.tail,
-            "split": list(self.options.split) if self.options.split else None,
-            "order": ORDER_VERSION,
-        }
+        """Everything else that batches depend on."""
+        return {**self.options.identity, "global_batch_size": self._batch_size, "order": ORDER_VERSION}
 
     def close(self) -> None:
         """End the threads of a running iteration, unpin the dataset, and end a conversion that is this loader's own.
 
         What is converted stays, and the loader can be iterated again.
         """
-        self._end_iteration()
+        self.stop()
         self._data.close()
 
-    def _end_iteration(self) -> None:
+    def stop(self) -> None:
+        """End a running iteration and its threads."""
         if self._running is not None:
             running, self._running = self._running, None
             running.close()
@@ -295,21 +338,8 @@ def _row_bytes(group: Group) -> int:
     return math.prod(group.item_shape) * group.item_dtype.itemsize * (_LIST_ITEMS if group.listed else 1)
 
 
-def _chain(transform: Finish | None, finish: Finish | None) -> Finish | None:
+def chain(transform: Finish | None, finish: Finish | None) -> Finish | None:
+    """One after the other, if there are any."""
     if transform is None or finish is None:
         return transform or finish
     return lambda batch: finish(transform(batch))
-
-
-def _check_fits(dataset: Dataset, groups: Sequence[Group], limit: int) -> None:
-    counts = dict(zip(dataset.schema.names, dataset.manifest.statistics, strict=True))
-    needed = 0
-    for group in groups:
-        for column in group.columns:
-            found = counts[column.name]
-            needed += (found.count if found else 0) * group.dtype.itemsize
-    if needed > limit:
-        raise SpecError(
-            f"shuffle='exact' holds {needed:,} bytes in memory, the limit is {limit:,}; convert with --layout rows, "
-            "use shuffle='block', fewer columns, or set STORAGERING_EXACT_SHUFFLE_BYTES"
-        )

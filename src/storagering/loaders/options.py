@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypedDict
 
@@ -10,6 +10,7 @@ from storagering.cache.access import OnCorrupt
 from storagering.errors import SpecError, nearest_names
 from storagering.loaders.batches import BatchArrays, Jagged
 from storagering.loaders.plan import Shuffle, Tail
+from storagering.loaders.weights import Weights
 
 
 class LoaderOptions(TypedDict, total=False):
@@ -24,6 +25,11 @@ class LoaderOptions(TypedDict, total=False):
     pad_to: int | None
     lead: str | None
     split: tuple[float, float] | None
+    where: str | None
+    weights: Weights | None
+    resample: Weights | None
+    standardise: Sequence[str] | bool
+    num_epochs: int | None
     transform: Callable[[BatchArrays], BatchArrays] | None
     prefetch_batches: int
     threads: int | None
@@ -48,8 +54,19 @@ class Options:
             (batch, P, ...) with zeros and ``KEY_mask`` (batch, P); ``"nested"`` a nested tensor.
         pad_to: P, cutting longer entries; without it the longest entry of each batch.
         lead: column by which longer entries are cut: its P highest stay, in falling order; without it the first P.
-        split: (low, high) keeps the entries whose hash lies in [low, high) of [0, 1): the same ones in
-            every epoch, for every seed; e.g. (0, 0.8) to train and (0.8, 1) to test.
+        split: (low, high) keeps the entries whose hash lies in [low, high) of [0, 1): the same ones in every epoch,
+            for every seed; e.g. (0, 0.8) to train and (0.8, 1) to test. The hash is of the entry's number among those
+            of all source files in their order, whether the dataset is mixed or not, and keeps its value when others
+            are appended. (Of a dataset made with a selection that is not mixed, it is the number in the dataset.)
+        where: an expression as that of ``convert --where``, over columns of the dataset, that is true for the entries
+            to keep. Chunks of which the statistics prove that all or none are kept are not read to find out, and those
+            without any not at all.
+        weights: how entries are weighted: batches have ``weight``, float32 (batch).
+        resample: weights in proportion to which the entries of each window (under ``"exact"``: all entries) are drawn,
+            as many as there are: several times or not at all.
+        standardise: keys of groups of floats, or True for all, whose columns become (value - mean) / std by the
+            statistics of the whole dataset; see `Loader.scaling`. What is padded stays 0.
+        num_epochs: that one iteration runs through; None goes on for ever.
         transform: done with every batch, a dict of arrays, ahead of time in a thread; gives the dict to deliver.
         prefetch_batches: batches made ahead where that takes work; 0 makes them when asked.
         threads: decoding threads; from the settings without it.
@@ -67,6 +84,11 @@ class Options:
     pad_to: int | None = None
     lead: str | None = None
     split: tuple[float, float] | None = None
+    where: str | None = None
+    weights: Weights | None = None
+    resample: Weights | None = None
+    standardise: Sequence[str] | bool = False
+    num_epochs: int | None = 1
     transform: Callable[[BatchArrays], BatchArrays] | None = None
     prefetch_batches: int = 2
     threads: int | None = None
@@ -90,10 +112,36 @@ class Options:
             f"stall_seconds={self.stall_seconds}: more than 0": self.stall_seconds > 0,
             f"on_corrupt={self.on_corrupt!r}: 'fail' or 'rebuild'": self.on_corrupt in ("fail", "rebuild"),
             f"split={self.split}: 0 <= low < high <= 1": self.split is None or 0 <= self.split[0] < self.split[1] <= 1,
+            f"weights={self.weights!r}: made with Weights(...)": isinstance(self.weights, Weights | None),
+            f"resample={self.resample!r}: made with Weights(...)": isinstance(self.resample, Weights | None),
+            "resample needs shuffle='block' or 'exact'": self.resample is None or self.shuffle is not None,
+            "resample does not go with tail='wrap'": self.resample is None or self.tail != "wrap",
+            f"standardise={self.standardise!r}: a list of keys, or True": not isinstance(self.standardise, str),
+            f"num_epochs={self.num_epochs}: at least 1, or None": self.num_epochs is None or self.num_epochs >= 1,
         }
         for message, fine in checks.items():
             if not fine:
                 raise SpecError(message)
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether the whole dataset has to be there before the first batch."""
+        return self.shuffle == "exact" or any((self.where, self.weights, self.resample, self.standardise))
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What batches depend on, the same for all ranks, as JSON types."""
+        standardise = self.standardise if isinstance(self.standardise, bool) else list(self.standardise)
+        return {
+            "seed": self.seed,
+            "shuffle": self.shuffle,
+            "tail": self.tail,
+            "split": list(self.split) if self.split else None,
+            "where": self.where,
+            "weights": self.weights.fingerprint if self.weights else None,
+            "resample": self.resample.fingerprint if self.resample else None,
+            "standardise": standardise,
+        }
 
     @property
     def place(self) -> tuple[int, int]:

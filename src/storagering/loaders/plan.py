@@ -119,9 +119,7 @@ class EpochPlan:
     def share(self, window: int, rank: int, world_size: int) -> Share:
         """What a rank takes from a window."""
         low, high = self._span(window)
-        full, rest = divmod(high - low, self.batch_size)
-        streams = STREAMS if self.shuffle and full else 1
-        cut = _Cut(full, self.batch_size, rest, streams, rank, world_size)
+        cut = self._cut(window, rank, world_size)
         starts, stops = _apportion(self.sizes, (low, high))
         counts = _apportion(stops - starts, cut.edges)  # (streams + 1, strata)
         pieces = tuple(self._pieces(starts + counts[0], starts + counts[-1]))
@@ -131,7 +129,19 @@ class EpochPlan:
             shuffle_segments(places, edges, cut.first, _key(self.seed, self.epoch, _ROW_ORDER, window))
         sources, bounds = cut.deal(places)
         share = Share(pieces, sources, bounds)
-        return self._complete(share, rank, world_size) if rest and self.tail in ("pad", "wrap") else share
+        return self._complete(share, rank, world_size) if cut.rest and self.tail in ("pad", "wrap") else share
+
+    def streams(self, window: int, rank: int, world_size: int) -> Array:
+        """The stream of each row of a rank's share; of rows that complete the last batch there is none."""
+        cut = self._cut(window, rank, world_size)
+        streams, _ = cut.deal(np.repeat(np.arange(cut.first, cut.last), np.diff(cut.edges)))
+        return streams
+
+    def _cut(self, window: int, rank: int, world_size: int) -> _Cut:
+        low, high = self._span(window)
+        full, rest = divmod(high - low, self.batch_size)
+        streams = STREAMS if self.shuffle and full else 1
+        return _Cut(full, self.batch_size, rest, streams, rank, world_size)
 
     def exact(self, step: int, rank: int, world_size: int) -> Array:
         """The entries of a rank's batch under an exact shuffle, numbered as in ``entries``; -1 is padding."""

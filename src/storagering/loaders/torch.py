@@ -8,10 +8,12 @@ from typing import Any, Unpack
 
 from storagering.cache.dataset import Dataset
 from storagering.cache.filling import FillingDataset
-from storagering.errors import MissingExtraError, ResumeMismatchError
+from storagering.errors import LoaderError, MissingExtraError, ResumeMismatchError
 from storagering.loaders.feed import ColumnRequest
 from storagering.loaders.loader import Loader
+from storagering.loaders.mixture import Mix, Mixture
 from storagering.loaders.options import LoaderOptions, make_options
+from storagering.loaders.scaling import Scaling
 
 try:
     import torch
@@ -26,7 +28,8 @@ class DataLoader:
 
     Args:
         dataset: a dataset or its name; or what `storagering.fill` gives, or a path, pattern or URL of sources, which is
-            the same with all its defaults: the first epoch reads them and fills the cache, the others read that.
+            the same with all its defaults: the first epoch reads them and fills the cache, the others read that; or a
+            `storagering.loaders.mixture.Mix` of several datasets.
         batch_size: entries of one batch on this rank.
         columns: names, each of which becomes a key; or {key: [names]}, where a group of flat columns is one
             (batch, features) tensor and a group of jagged columns one of items x features, while
@@ -54,54 +57,83 @@ class DataLoader:
 
     def __init__(
         self,
-        dataset: Dataset | FillingDataset | str,
+        dataset: Dataset | FillingDataset | Mix | str,
         batch_size: int = 1024,
         columns: ColumnRequest = None,
         *,
         device: str | None = None,
         **options: Unpack[LoaderOptions],
     ) -> None:
-        if options.get("rank") is None and options.get("world_size") is None and _is_distributed():
+        self._finds_rank = options.get("rank") is None and options.get("world_size") is None
+        if self._finds_rank and _is_distributed():
             options["rank"], options["world_size"] = torch.distributed.get_rank(), torch.distributed.get_world_size()
         self._copier = None if device in (None, "cpu") else DeviceCopier(str(device))
         pool, finish = None, None
         if self._copier is not None:
             pool, finish = pinned_pool(), self._copier.begin
-        self._loader = Loader(
-            dataset, batch_size, columns, make_options(options), agree=_check_ranks_agree, pool=pool, finish=finish
-        )
+        made = make_options(options)
+        #: The loader that all frameworks share.
+        self.core: Loader | Mixture
+        if isinstance(dataset, Mix):
+            self.core = Mixture(dataset, batch_size, columns, made, pool=pool, finish=finish)
+        else:
+            self.core = Loader(dataset, batch_size, columns, made, agree=_check_ranks_agree, pool=pool, finish=finish)
 
     @property
     def dataset(self) -> Dataset:
         """The dataset; waits until it is complete."""
-        return self._loader.dataset
+        return self.core.dataset
 
     def __len__(self) -> int:
-        """Batches of one epoch, the same on every rank."""
-        return len(self._loader)
+        """Batches of one iteration, the same on every rank.
+
+        Raises:
+            TypeError: it goes on for ever.
+        """
+        return len(self.core)
+
+    @property
+    def scaling(self) -> dict[str, Scaling]:
+        """Means and standard deviations of the groups that are standardised, by their keys."""
+        return self.core.scaling
 
     @property
     def epoch(self) -> int:
         """The epoch that is being iterated, or comes next."""
-        return self._loader.epoch
+        return self.core.epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration runs.
 
         After `load_state_dict`, choosing the restored epoch keeps its step.
         """
-        self._loader.set_epoch(epoch)
+        self.core.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return map(self._to_tensors, iter(self._loader))
+        return self.iterate()
+
+    def iterate(self, offset: int = 0, stride: int = 1) -> Iterator[dict[str, Any]]:
+        """The batches of one iteration from number ``offset`` on, or every so many of them.
+
+        Raises:
+            LoaderError: the loader was made before ``torch.distributed`` was initialised, for one rank only.
+        """
+        _, world_size = self.core.options.place
+        if self._finds_rank and _is_distributed() and torch.distributed.get_world_size() != world_size:
+            raise LoaderError(
+                f"this loader was made for {world_size} rank(s), and torch.distributed has "
+                f"{torch.distributed.get_world_size()}: make it after init_process_group (with Lightning, in "
+                "train_dataloader()), or give rank and world_size"
+            )
+        return map(self._to_tensors, self.core.iterate(offset, stride))
 
     def _to_tensors(self, batch: Any) -> dict[str, Any]:
         if self._copier is not None:
             tensors = self._copier.deliver(batch)
         else:
             tensors = {key: torch.from_numpy(array) for key, array in batch.items()}
-        if self._loader.options.jagged == "nested":
-            for group in self._loader.groups:
+        if self.core.options.jagged == "nested":
+            for group in self.core.groups:
                 if group.jagged:
                     offsets = tensors.pop(f"{group.key}_offsets")
                     tensors[group.key] = torch.nested.nested_tensor_from_jagged(tensors[group.key], offsets)
@@ -109,7 +141,7 @@ class DataLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands, as a few JSON-able values; taken between batches it is exact."""
-        return self._loader.state_dict()
+        return self.core.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where ``state`` was taken, also with another world size if the global batch is the same.
@@ -117,14 +149,14 @@ class DataLoader:
         Raises:
             ResumeMismatchError: it belongs to another dataset, order or batch size (lists what differs).
         """
-        self._loader.load_state_dict(state)
+        self.core.load_state_dict(state)
 
     def close(self) -> None:
         """End the threads of a running iteration, unpin the dataset, and end a conversion that is this loader's own.
 
         What is converted stays, and the loader can be iterated again.
         """
-        self._loader.close()
+        self.core.close()
 
     def __enter__(self) -> DataLoader:
         return self

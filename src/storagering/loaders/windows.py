@@ -95,9 +95,9 @@ class WindowMaker:
         for future in list(self._begin(jobs, rows)):
             future.result()
         padding = int((share.sources < 0).sum())
-        for group, own in zip(self._groups, rows, strict=True):
-            if padding and not group.listed:
-                own.values[-padding:] = 0
+        for own in rows:
+            if own.offsets is None:
+                own.values[len(own.values) - padding :] = 0
         return Window(rows, share.bounds, padding)
 
     def _begin(self, jobs: Sequence[_Job], rows: Sequence[Rows]) -> Iterator[Future[None]]:
