@@ -36,7 +36,7 @@ def buffered(
         ask: begins to read several places and returns what waits for them; the next buffer is asked for before
             this one is handed out.
     """
-    group = max(1, case.buffer // per_place)
+    group = -(-case.buffer // per_place)
 
     def epoch(number: int) -> Iterator[Batch]:
         rng = np.random.default_rng(number)

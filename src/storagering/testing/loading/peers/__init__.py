@@ -67,7 +67,7 @@ PEERS = (
     Peer("tensorstore", "zarr_stores", "tensorstore", (*_ZARR, "tensorstore"), _all(*_READERS), kind="compressed"),
     Peer("MosaicML Streaming", "mosaic", "py1e", ("streaming",), {"w1": 50_000, "w2": 40_000, "w3": 5_000}, workers=2),
     Peer("LitData", "lit", "optimize", ("litdata",), {"w1": 600_000, "w2": 0, "w3": 5_000}),
-    Peer("WebDataset", "web", "tar", ("webdataset",), {"w1": 60_000, "w2": 20_000, "w3": 5_000}, workers=2),
+    Peer("WebDataset", "web", "tar", ("webdataset",), {"w1": 40_000, "w2": 20_000, "w3": 5_000}, workers=2),
     Peer("HF datasets", "arrow_rows", "hf", ("datasets", "pyarrow"), {"w1": 500_000, "w2": 50_000, "w3": 5_000}),
     Peer("Lance take", "arrow_rows", "take", ("lance", "pyarrow"), {"w1": 100_000, "w2": 50_000, "w3": 5_000}),
     Peer("Lance batches", "arrow_rows", "batches", ("lance", "pyarrow"), {"w1": 0, "w2": 0, "w3": 5_000}),
