@@ -80,7 +80,9 @@ def make_dataset(
     batches = tf.data.Dataset.from_generator(iterations, output_signature=specs)
     if parts or loader.options.jagged == "nested":
         batches = batches.map(lambda batch: _arrange(_with_ragged(loader, batch), parts))
-    if first_step % max(1, len(loader)) == 0:
+    if loader.options.num_epochs is None:
+        batches = batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+    elif first_step % max(1, loader.num_steps) == 0:
         batches = batches.apply(tf.data.experimental.assert_cardinality(len(loader)))
     return _prefetch(batches, loader.options.prefetch_batches)
 
@@ -189,6 +191,6 @@ def _listed(part: Keys) -> Sequence[str]:
 def _go_to(loader: Loader, first_step: int) -> None:
     if first_step < 0:
         raise SpecError(f"first_step={first_step}: at least 0")
-    epoch, step = divmod(first_step, max(1, len(loader)))
+    epoch, step = divmod(first_step, max(1, loader.num_steps))
     loader.set_epoch(epoch)
     loader.load_state_dict({**loader.state_dict(), "step": step})

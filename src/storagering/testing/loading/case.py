@@ -91,7 +91,9 @@ class Case:
 
     def arrays(self) -> Block:
         """The entries, memory-mapped if they are all: (x, y), (particles, jet, y) or (images, energy, y)."""
-        arrays = [np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS[self.data]]
+        arrays = [
+            np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS[self.data]
+        ]
         block: Block = tuple(arrays) if self.data != "w2" else (Jagged(arrays[0], np.array(arrays[1])), *arrays[2:])
         count = len(block[-1])
         if not 0 < self.limit < count:
