@@ -74,7 +74,15 @@ WATCH = """
 import importlib, os, sys
 seen = []
 watched = {"pickle.find_class", "os.system", "os.exec", "socket.connect", "socket.getaddrinfo", "socket.sendto"}
-sys.addaudithook(lambda event, arguments: seen.append((event, *map(str, arguments))) if event in watched else None)
+def from_compiler():  # numba keeps machine code as Python keeps bytecode: beside the module that it was made of
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__") != "numba.core.caching":
+        frame = frame.f_back
+    return frame is not None
+def watch(event, arguments):
+    if event in watched and not (event == "pickle.find_class" and from_compiler()):
+        seen.append((event, *map(str, arguments)))
+sys.addaudithook(watch)
 modules, *urls = sys.argv[1:]
 for name in modules.split():
     importlib.import_module(name)
