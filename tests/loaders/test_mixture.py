@@ -73,8 +73,7 @@ def test_parts_are_what_each_dataset_alone_would_give(pair: list[sr.Dataset]) ->
             assert [b[own] for b in found] == numbers(islice(alone, 70))  # 700 of 500: more than an epoch
 
 
-@pytest.mark.parametrize("shares", [(0.75, 0.25), (0.7, 0.3)])
-@pytest.mark.parametrize("jagged", ["flat", "padded", "nested"])
+@pytest.mark.parametrize(("shares", "jagged"), [((0.75, 0.25), "padded"), ((0.7, 0.3), "flat"), ((0.7, 0.3), "nested")])
 def test_resuming_anywhere(pair: list[sr.Dataset], shares: tuple[float, float], jagged: Any) -> None:
     options: dict[str, Any] = {"jagged": jagged, "batch_size": 250, "num_epochs": 2}
     with loader(pair, shares, **options) as mixed:
@@ -83,7 +82,7 @@ def test_resuming_anywhere(pair: list[sr.Dataset], shares: tuple[float, float], 
             found.append(batch["number"].tolist())
             states.append(mixed.state_dict())
     assert len(found) == 2 * (22 if shares[0] == 0.75 else 23)
-    for done in (0, 1, 7, 22, len(found) - 1):
+    for done in (1, 22, len(found) - 1):
         with loader(pair, shares, **options) as again:
             again.load_state_dict(json.loads(json.dumps(states[done])))
             assert numbers(again) == found[done:]
