@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from storagering.errors import ChecksumError
-from storagering.files import read_file
+from storagering.files import read_file, safe_join
 from storagering.types import Array, Batch, Column, ColumnStatistics, Manifest, Schema, sha256_hex
 
 Statistics = tuple[ColumnStatistics | None, ...]
@@ -161,9 +161,10 @@ def read_statistics_table(folder: Path, manifest: Manifest, names: Sequence[str]
         ChecksumError: it is not what the manifest says.
     """
     file, digest = manifest.chunk_statistics
-    data = read_file(folder / file, _TABLE_LIMIT_BYTES)
+    path = safe_join(folder, file)
+    data = read_file(path, _TABLE_LIMIT_BYTES)
     if sha256_hex(data) != digest:
-        raise ChecksumError(f"{folder / file} is damaged: its bytes changed on disk; remove the dataset, convert again")
+        raise ChecksumError(f"{path} is damaged: its bytes changed on disk; remove the dataset, convert again")
     found: list[dict[str, ColumnStatistics]] = [{} for _ in manifest.chunks]
     columns = pq.read_table(
         pa.BufferReader(data), filters=pc.field("column").isin(pa.array(names, pa.string()))
