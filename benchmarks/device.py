@@ -101,17 +101,21 @@ def resident(everything: Tensors, size: int) -> Iterator[Tensors]:
         yield {key: tensor.index_select(0, rows) for key, tensor in everything.items()}
 
 
-def step_seconds(batches: Callable[[], Iterator[Tensors]], step: Callable[[Tensors], None], epochs: int = 6) -> float:
-    """Median over epochs, after one to warm up, of the mean time of a step."""
+def for_ever(everything: Tensors, size: int) -> Iterator[Tensors]:
+    while True:
+        yield from resident(everything, size)
+
+
+def step_seconds(batches: Iterator[Tensors], step: Callable[[Tensors], None], steps: int, epochs: int = 7) -> float:
+    """Median over epochs of so many steps, after one to warm up, of the mean time of a step."""
     found = []
     for _ in range(epochs):
         torch.cuda.synchronize()
-        began, count = time.perf_counter(), 0
-        for batch in batches():
-            step(batch)
-            count += 1
+        began = time.perf_counter()
+        for _ in range(steps):
+            step(next(batches))
         torch.cuda.synchronize()
-        found.append((time.perf_counter() - began) / count)
+        found.append((time.perf_counter() - began) / steps)
     return statistics.median(found[1:])
 
 
@@ -128,10 +132,12 @@ def measure(name: str, model: torch.nn.Module, options: dict[str, Any], size: in
                 pass
             torch.cuda.synchronize()
             alone.append(time.perf_counter())
-        on_device = step_seconds(lambda: resident(everything, size), step)
-        loaded = step_seconds(loader.__iter__, step)
-        again = step_seconds(lambda: resident(everything, size), step)
-        rate = len(loader) * size / statistics.median(np.diff(alone)[1:])
+        steps = len(loader)
+        rate = steps * size / statistics.median(np.diff(alone)[1:])
+    on_device = step_seconds(for_ever(everything, size), step, steps)
+    with DataLoader(name, size, tail="drop", device="cuda", prefetch_batches=4, num_epochs=None, **options) as loader:
+        loaded = step_seconds(iter(loader), step, steps)
+    again = step_seconds(for_ever(everything, size), step, steps)
     best = min(on_device, again)
     return {
         "batch": size,

@@ -1,5 +1,6 @@
 """Iterations of several epochs, and without end."""
 
+import threading
 from itertools import islice
 from pathlib import Path
 
@@ -71,3 +72,23 @@ def test_nothing_comes_to_an_end(toy_files: list[Path]) -> None:
 def test_refusal(events: sr.Dataset) -> None:
     with pytest.raises(SpecError, match="num_epochs=0"):
         DataLoader(events, num_epochs=0)
+
+
+def test_the_next_epoch_is_begun_before_this_one_ends(events: sr.Dataset) -> None:
+    """Its first windows are made meanwhile; all its threads end with the iteration, however that ends."""
+    before = threading.active_count()
+    loader = DataLoader(events, 400, COLUMNS, num_epochs=None)
+    batches = iter(loader)
+    next(batches)
+    begun = threading.active_count()
+    assert begun > before
+    once = DataLoader(events, 400, COLUMNS)
+    alone = iter(once)
+    next(alone)
+    assert threading.active_count() - begun < begun - before, "the other loader begins one epoch only"
+    once.close()
+    del batches
+    assert threading.active_count() == before
+    for _ in loader:
+        loader.close()
+    assert threading.active_count() == before

@@ -93,7 +93,7 @@ class Epoch:
         source: Callable[[ThreadCrew], WindowSource],
         where: str,
     ) -> None:
-        self._feeding, self._plan, self._maker, self._where = feeding, plan, maker, where
+        self._feeding, self.plan, self._maker, self._where = feeding, plan, maker, where
         self._crew = ThreadCrew(feeding.threads, "storagering-decode")
         self._source = source(self._crew)
         self._stopped = threading.Event()
@@ -106,7 +106,7 @@ class Epoch:
         """The batches, in order; those that take work are made ahead."""
         ahead: deque[Future[BatchArrays]] = deque()
         limit = self._feeding.prefetch_batches if self._feeding.finish or not self._maker.is_cheap else 0
-        step, last = first_step, self._plan.num_steps
+        step, last = first_step, self.plan.num_steps
         while step < last or ahead:
             while step < last and len(ahead) <= limit:
                 job = self._begin(step, wait=not ahead)
@@ -123,7 +123,7 @@ class Epoch:
 
     def _begin(self, step: int, *, wait: bool) -> Callable[[], BatchArrays] | None:
         """What makes the batch of a step; None if it would have to be waited for, and that is not wanted."""
-        number, position = self._plan.window_of(step)
+        number, position = self.plan.window_of(step)
         if number != self._number:
             if not wait and not (number in self._coming and self._coming[number].done()):
                 return None
@@ -145,12 +145,19 @@ class Epoch:
         while number not in self._coming and not self._is_ready(number):
             if self._stopped.wait(_POLL_SECONDS):
                 raise LoaderError("the iteration was ended while it waited for its data")
-        for ahead in range(number, min(number + 1 + self._source.ahead, self._plan.num_windows)):
-            if ahead not in self._coming and (ahead == number or self._is_ready(ahead)):
-                self._coming[ahead] = self._assemblers.submit(self._source.make, ahead)
+        self._look_ahead(number)
         for behind in [n for n in self._coming if n < number]:
             del self._coming[behind]
         return self._wait(self._coming[number])
+
+    def begin(self) -> None:
+        """Begin the first windows, before their batches are asked for."""
+        self._look_ahead(0)
+
+    def _look_ahead(self, number: int) -> None:
+        for ahead in range(number, min(number + 1 + self._source.ahead, self.plan.num_windows)):
+            if ahead not in self._coming and (ahead == number or self._is_ready(ahead)):
+                self._coming[ahead] = self._assemblers.submit(self._source.make, ahead)
 
     def _is_ready(self, number: int) -> bool:
         """Whether a window can be made; asked not more often than is worth while."""

@@ -35,6 +35,8 @@ from storagering.types import Position
 MIX_CHUNKS, MIX_CHUNKS_OF_MIXED = 4, 1
 #: What is gathered at a time under ``"exact"``, counting lists as so many items.
 _EXACT_BYTES, _LIST_ITEMS = 8 << 20, 64
+#: Steps before its end at which the epoch that follows is begun.
+_STEPS_BEFORE = 16
 
 
 class Loader:
@@ -78,6 +80,7 @@ class Loader:
         self._position, self._resuming = Position(), False
         self._end: int | None = None  # the epoch before which a running iteration ends
         self._running: Batches | None = None
+        self._next: Epoch | None = None
         self._owner = os.getpid()
         self._pool, self._finish = pool or BufferPool(), chain(options.transform, finish)
         self._access: RandomAccess | None = None
@@ -192,7 +195,17 @@ class Loader:
         """The batches from where the loader stands to the end of the epoch."""
         reading, plan = self._data.reading(self._position.epoch), self.plan(self._position.epoch)
         reading.supply.hold(plan.units(number) for number in range(plan.num_windows))
+        ready, self._next = self._next, None
+        if ready is not None and ready.plan == plan:
+            return run_epoch(lambda: ready, self._position.step, stride)
         return run_epoch(partial(self._begin, reading, plan), self._position.step, stride)
+
+    def _begin_next(self, epoch: int, step: int) -> None:
+        """Begin the first windows of the next epoch while the last batches of this one are used, if it follows."""
+        near = step + _STEPS_BEFORE >= self.num_steps
+        if near and self._next is None and epoch + 1 != self._end and self._data.reading(epoch + 1).supply.is_settled:
+            self._next = self._begin(self._data.reading(epoch + 1), self.plan(epoch + 1))
+            self._next.begin()
 
     def _deliver(self, batches: Batches, stride: int) -> Iterator[BatchArrays]:
         epoch, step = self._position.epoch, self._position.step
@@ -201,6 +214,7 @@ class Loader:
                 for batch in batches:
                     step += stride
                     self._position = Position(epoch, step)  # before the yield: a state taken now includes this batch
+                    self._begin_next(epoch, step)
                     yield batch
                 if self._running is not batches:
                     return
@@ -213,6 +227,8 @@ class Loader:
                 batches = self._running = self._run(stride)
         finally:
             batches.close()
+            if self._running is batches:
+                self._drop_next()
 
     def _begin(self, reading: Reading, plan: EpochPlan) -> Epoch:
         options, supply = self.options, reading.supply
@@ -331,6 +347,12 @@ class Loader:
         if self._running is not None:
             running, self._running = self._running, None
             running.close()
+        self._drop_next()
+
+    def _drop_next(self) -> None:
+        unused, self._next = self._next, None
+        if unused is not None and self._owner == os.getpid():  # a forked child has none of its threads
+            unused.close()
 
 
 def _row_bytes(group: Group) -> int:
