@@ -119,7 +119,7 @@ def test_importing_and_reading_unpickle_nothing_and_ask_no_server(tmp_path: Path
 #: Names on the right of a path's ``/`` that come from no data: what they are made of.
 MADE = {
     "chunks.py": {"file": "the task's key and a number"},
-    "deals.py": {"file": "the task's key and a number"},
+    "deals.py": {"file": "the task's key and a number", "deal.file": "as it was made"},
     "fetch.py": {"f'{secrets.token_hex(4)}-{chunk.file}'": "checked with the manifest"},
     "leases.py": {"f'{self.id}.lock'": "random digits", "f'{self.id}.json'": "random digits"},
     "layout.py": {"name": "one of two constants"},

@@ -142,8 +142,9 @@ def test_a_disk_that_cannot_read(toy: str, store: StoreFormat, read: Callable[[D
     dataset = convert(toy, name="toy", workers=1, chunk_bytes=13_000, format=store)
     read(dataset)  # the first one makes the ledger
     points = [point for point in count_points(lambda: read(dataset), reads=True) if "chunk-" in point.path]
-    assert len(points) >= 2 * len(dataset.manifest.chunks)
-    for point in points[:: -(-len(points) // 12)]:
+    sure = 2 * len(dataset.manifest.chunks)  # a loader's threads may read a chunk again that two windows need
+    assert len(points) >= sure
+    for point in points[: sure : -(-sure // 12)]:
         with (
             faulty(FaultyDisk(point.number, Refusal(errno.EIO))),
             pytest.raises(CorruptDataError, match=r"chunk-.*cannot be read back from the disk.*verify"),

@@ -50,6 +50,7 @@ def restored_elsewhere(dataset: sr.Dataset, options: dict[str, Any]) -> list[str
 @pytest.mark.parametrize(
     ("shuffle", "rank", "world_size", "threads"), [("block", 0, 1, 4), ("block", 1, 2, 1), ("exact", 1, 2, 4)]
 )
+@pytest.mark.parametrize("dataset", ["zarr"], indirect=True)
 def test_resume_in_a_new_process(dataset: sr.Dataset, threads: int, rank: int, world_size: int, shuffle: Any) -> None:
     options = {
         "batch_size": 40,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any, TypeVar
+
+from storagering.errors import ResourceError
 
 _Result = TypeVar("_Result")
 _Job = tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]
@@ -77,7 +80,7 @@ class ThreadCrew:
                 try:
                     result = function(*arguments)
                 except BaseException as error:  # noqa: BLE001  (raised again where the result is used)
-                    future.set_exception(error)
+                    future.set_exception(_explained(error))
                 else:
                     future.set_result(result)
                 result = None
@@ -90,3 +93,12 @@ class ThreadCrew:
                     return None
                 self._wake.wait()
             return self._jobs.popleft()
+
+
+def _explained(error: BaseException) -> BaseException:
+    """The error; the compiler, which reads what it made before, knows no better than the system's."""
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        explained = ResourceError(f"no more files can be opened ({error.strerror}); raise the limit with 'ulimit -n'")
+        explained.__cause__ = error
+        return explained
+    return error
