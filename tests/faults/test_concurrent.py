@@ -62,5 +62,5 @@ def test_a_reader_sees_nothing_or_the_whole(tmp_path: Path, times: int) -> None:
         duration *= 1.1 if seen[-1] == 0 else 0.95  # as the load of the machine changes
         open_cache(load_settings()).remove(f"toy{number}")
     assert set(seen) <= {0, ENTRIES}
-    assert times < 100 or set(seen) == {0, ENTRIES}  # few may all come late
-    assert times / 10 < seen.count(ENTRIES) < 0.9 * times
+    if times > 100:  # few may all come late
+        assert times / 10 < seen.count(ENTRIES) < 0.9 * times
