@@ -19,16 +19,16 @@ from storagering import sql
 from storagering.api import append, convert, fill, verify
 from storagering.cache.dataset import Dataset, open_dataset
 from storagering.cache.deals import read_piles
-from storagering.cache.entries import entry_ids, locate_entry
+from storagering.cache.entries import entry_ids
 from storagering.cache.entry_keys import mixing_keys, source_keys, split_ids
 from storagering.cache.layout import Cache, open_cache
 from storagering.cache.messages import Deal
 from storagering.cache.progress import BuildProgress
 from storagering.cache.space import disk_room, sync_ledger
 from storagering.config import load_settings
-from storagering.errors import CacheFullError, ChecksumError, SchemaError, SpecError
+from storagering.errors import CacheFullError, ChecksumError, SpecError
 from storagering.testing.toys import toy_columns, write_toy_rntuple, write_toy_tree
-from storagering.types import Array, Manifest
+from storagering.types import Manifest
 
 ENTRIES = (700, 350, 1)
 TOTAL = sum(ENTRIES)
@@ -314,29 +314,6 @@ def test_keys_are_uniform_and_independent() -> None:
     assert abs(((low_bits - expected) ** 2 / expected).sum() - 255) < 5 * np.sqrt(2 * 255)
 
 
-def test_the_way_back(files: list[str], truth: Any) -> None:
-    dataset = mixed(files)
-    ids = entry_ids(dataset, 10, 20)
-    np.testing.assert_array_equal(ids, entry_ids(dataset)[10:20])
-    source, entry = locate_entry(dataset.manifest, int(ids[3]))
-    number = files.index(source.url)
-    assert dataset.arrays(["event"], 13, 14).event[0] == truth[number].event[entry]
-    for wrong in (-1, 3 << 40, 700, 1 << 63):
-        with pytest.raises(SpecError, match="no entry of dataset 'x' has the id"):
-            locate_entry(dataset.manifest, wrong)
-
-
-def test_ids_of_datasets_that_are_not_mixed(files: list[str]) -> None:
-    dataset = mixed(files, mix=None)
-    expected = np.concatenate([np.arange(n, dtype=np.uint64) | np.uint64(s << 40) for s, n in enumerate(ENTRIES)])
-    np.testing.assert_array_equal(entry_ids(dataset), expected)
-    np.testing.assert_array_equal(entry_ids(dataset, 690, 710), expected[690:710])
-    with pytest.raises(SpecError):
-        entry_ids(dataset, -1)
-    with pytest.raises(SchemaError, match="convert it with --mix SEED"):
-        entry_ids(mixed(files, "some", mix=None, where="MET_pt > 40"))
-
-
 def test_what_is_appended_is_mixed_by_itself(files: list[str], truth: Any) -> None:
     old = mixed(files[:2])
     new = append("x", files[2:], workers=1)
@@ -410,10 +387,3 @@ def test_the_catalog_tells(files: list[str]) -> None:
     ]
     assert sql("SELECT count(DISTINCT entry_id) AS n FROM x").to_pylist() == [{"n": TOTAL}]
     assert open_dataset("x").manifest.statistics[-1].max == (2 << 40)  # type: ignore[union-attr]
-
-
-def test_ids_split(files: list[str]) -> None:
-    ids: Array = entry_ids(mixed(files))
-    sources, entries = split_ids(ids)
-    assert [int((sources == n).sum()) for n in range(3)] == list(ENTRIES)
-    assert entries.max() == ENTRIES[0] - 1

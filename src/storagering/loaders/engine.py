@@ -104,32 +104,36 @@ class Epoch:
 
     def batches(self, first_step: int, stride: int) -> Batches:
         """The batches, in order; those that take work are made ahead."""
+        if self._maker.is_cheap and self._feeding.finish is None:
+            for step in range(first_step, self.plan.num_steps, stride):
+                number, position = self.plan.window_of(step)
+                yield self._maker.make(self._enter(number), position)
+            return
         ahead: deque[Future[BatchArrays]] = deque()
-        limit = self._feeding.prefetch_batches if self._feeding.finish or not self._maker.is_cheap else 0
         step, last = first_step, self.plan.num_steps
         while step < last or ahead:
-            while step < last and len(ahead) <= limit:
+            while step < last and len(ahead) <= self._feeding.prefetch_batches:
                 job = self._begin(step, wait=not ahead)
                 if job is None:
                     break
                 step += stride
-                if not limit:
-                    yield job()
-                else:
-                    ahead.append(self._crew.submit(job, soon=True))
+                ahead.append(self._crew.submit(job, soon=True))
                 del job  # it holds a window
-            if ahead:
-                yield self._wait(ahead.popleft())
+            yield self._wait(ahead.popleft())
 
     def _begin(self, step: int, *, wait: bool) -> Callable[[], BatchArrays] | None:
         """What makes the batch of a step; None if it would have to be waited for, and that is not wanted."""
         number, position = self.plan.window_of(step)
+        if number != self._number and not wait and not (number in self._coming and self._coming[number].done()):
+            return None
+        return partial(self._make, self._enter(number), position)
+
+    def _enter(self, number: int) -> Window:
+        """The window in use; another is waited for."""
         if number != self._number:
-            if not wait and not (number in self._coming and self._coming[number].done()):
-                return None
             self._number, self._current = -1, _NOTHING  # its memory may be of use to the next
             self._number, self._current = number, self._get(number)
-        return partial(self._make, self._current, position)
+        return self._current
 
     def _make(self, window: Window, position: int) -> BatchArrays:
         batch = self._maker.make(window, position)

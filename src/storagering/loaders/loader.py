@@ -16,6 +16,7 @@ from storagering.errors import ResumeMismatchError, SpecError
 from storagering.loaders.adjusting import AdjustedWindows
 from storagering.loaders.batches import BatchArrays, BatchMaker
 from storagering.loaders.buffers import BufferPool
+from storagering.loaders.cursor import Cursor
 from storagering.loaders.engine import Batches, Epoch, Feeding, Finish, run_epoch
 from storagering.loaders.exact import RandomRows
 from storagering.loaders.feed import ColumnRequest, Group, lead_columns, make_groups
@@ -77,8 +78,7 @@ class Loader:
         self._settings = load_settings(threads=options.threads)
         self._rank, self._world_size = options.place
         self._batch_size = batch_size * self._world_size
-        self._position, self._resuming = Position(), False
-        self._end: int | None = None  # the epoch before which a running iteration ends
+        self._cursor = Cursor()
         self._running: Batches | None = None
         self._next: Epoch | None = None
         self._owner = os.getpid()
@@ -151,24 +151,23 @@ class Loader:
     @property
     def epoch(self) -> int:
         """The epoch that is being iterated, or comes next."""
-        return self._position.epoch
+        return self._cursor.position.epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration runs.
 
         After `load_state_dict`, choosing the restored epoch keeps its step.
         """
-        if not (self._resuming and epoch == self._position.epoch):
-            self._position, self._resuming = Position(epoch), False
+        self._cursor.set_epoch(epoch)
 
     @property
     def position(self) -> Position:
         """Where the loader stands; behind the last batch of an epoch until the iteration goes on or ends."""
-        return self._position
+        return self._cursor.position
 
     def seek(self, position: Position, end: int | None = None) -> None:
         """Have the next iteration begin there, and end before an epoch if it is given."""
-        self._position, self._resuming, self._end = position, True, end
+        self._cursor.seek(position, end)
 
     def __iter__(self) -> Iterator[BatchArrays]:
         return self.iterate()
@@ -181,49 +180,47 @@ class Loader:
             self._data.renew()
             if self._access is not None:
                 self._access.renew(self._pool)
-        if not self._resuming:
-            # An epoch of which all batches were taken is over, also for one who counted them and did not ask for more.
-            over = self._position.step >= self.num_steps > 0
-            self._position, self._end = Position(self._position.epoch + over, offset), None
-        epochs, epoch, self._resuming = self.options.num_epochs, self._position.epoch, False
-        if epochs is not None and (self._end is None or self._end <= epoch):
-            self._end = epoch + epochs
+        self._cursor.begin(self.num_steps, self.options.num_epochs, offset)
         self._running = self._run(stride)
         return self._deliver(self._running, stride)
 
     def _run(self, stride: int) -> Batches:
         """The batches from where the loader stands to the end of the epoch."""
-        reading, plan = self._data.reading(self._position.epoch), self.plan(self._position.epoch)
+        at = self._cursor.position
+        reading, plan = self._data.reading(at.epoch), self.plan(at.epoch)
         reading.supply.hold(plan.units(number) for number in range(plan.num_windows))
         ready, self._next = self._next, None
         if ready is not None and ready.plan == plan:
-            return run_epoch(lambda: ready, self._position.step, stride)
-        return run_epoch(partial(self._begin, reading, plan), self._position.step, stride)
+            return run_epoch(lambda: ready, at.step, stride)
+        return run_epoch(partial(self._begin, reading, plan), at.step, stride)
 
-    def _begin_next(self, epoch: int, step: int) -> None:
+    def _begin_next(self, epoch: int) -> None:
         """Begin the first windows of the next epoch while the last batches of this one are used, if it follows."""
-        near = step + _STEPS_BEFORE >= self.num_steps
-        if near and self._next is None and epoch + 1 != self._end and self._data.reading(epoch + 1).supply.is_settled:
+        if self._next is not None or epoch + 1 == self._cursor.end:
+            return
+        if self._data.reading(epoch + 1).supply.is_settled:
             self._next = self._begin(self._data.reading(epoch + 1), self.plan(epoch + 1))
             self._next.begin()
 
     def _deliver(self, batches: Batches, stride: int) -> Iterator[BatchArrays]:
-        epoch, step = self._position.epoch, self._position.step
+        cursor, num_steps = self._cursor, self.num_steps
+        epoch, step = cursor.position.epoch, cursor.position.step
         try:
             while True:
                 for batch in batches:
                     step += stride
-                    self._position = Position(epoch, step)  # before the yield: a state taken now includes this batch
-                    self._begin_next(epoch, step)
+                    cursor.position = Position(epoch, step)  # before the yield: a state taken now includes this batch
+                    if step + _STEPS_BEFORE >= num_steps:
+                        self._begin_next(epoch)
                     yield batch
                 if self._running is not batches:
                     return
                 self._data.dataset()  # it is complete, or all but
-                epoch, step = epoch + 1, max(0, step - self.num_steps)
-                if epoch == self._end or not self.num_steps:
-                    self._position, self._end = Position(epoch), None
+                epoch, step = epoch + 1, max(0, step - num_steps)
+                if epoch == cursor.end or not num_steps:
+                    cursor.close(epoch)
                     return
-                self._position = Position(epoch, step)
+                cursor.position = Position(epoch, step)
                 batches = self._running = self._run(stride)
         finally:
             batches.close()
@@ -306,12 +303,8 @@ class Loader:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands, as a few JSON-able values; taken between batches it is exact."""
-        position = self._position
-        if position.step >= self.num_steps > 0:
-            position = position.next_epoch()
-        if self._resuming:
-            position = self._position
-        end = {"end": self._end} if self.options.num_epochs not in (None, 1) else {}
+        position = self._cursor.next(self.num_steps)
+        end = {"end": self._cursor.end} if self.options.num_epochs not in (None, 1) else {}
         dataset = self._data.identity(position.epoch)
         return {"epoch": position.epoch, "step": position.step, **end, "dataset": dataset, **self._identity()}
 

@@ -16,6 +16,7 @@ from storagering.cache.filling import FillingDataset
 from storagering.errors import ResumeMismatchError, SchemaError, SpecError
 from storagering.loaders.batches import BatchArrays
 from storagering.loaders.buffers import BufferPool
+from storagering.loaders.cursor import Cursor
 from storagering.loaders.engine import Finish
 from storagering.loaders.feed import ColumnRequest, Group
 from storagering.loaders.joining import cut_batch, join_batches
@@ -108,8 +109,7 @@ class Mixture:
         except BaseException:
             self.close()
             raise
-        self._position, self._resuming = Position(), False
-        self._end: int | None = None
+        self._cursor = Cursor()
         self._running: Iterator[BatchArrays] | None = None
 
     def _check(self) -> None:
@@ -145,7 +145,7 @@ class Mixture:
     @property
     def epoch(self) -> int:
         """The epoch that is being iterated, or comes next."""
-        return self._position.epoch
+        return self._cursor.position.epoch
 
     @property
     def num_steps(self) -> int:
@@ -165,17 +165,16 @@ class Mixture:
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration runs; the restored one keeps its step."""
-        if not (self._resuming and epoch == self._position.epoch):
-            self._position, self._resuming = Position(epoch), False
+        self._cursor.set_epoch(epoch)
 
     @property
     def position(self) -> Position:
         """Where the mixture stands; behind the last batch of an epoch until the iteration goes on or ends."""
-        return self._position
+        return self._cursor.position
 
     def seek(self, position: Position, end: int | None = None) -> None:
         """Have the next iteration begin there, and end before an epoch if it is given."""
-        self._position, self._resuming, self._end = position, True, end
+        self._cursor.seek(position, end)
 
     def __iter__(self) -> Iterator[BatchArrays]:
         return self.iterate()
@@ -183,21 +182,14 @@ class Mixture:
     def iterate(self, offset: int = 0, stride: int = 1) -> Iterator[BatchArrays]:
         """The batches of one iteration from number ``offset`` on, or every so many of them."""
         self._end_iteration()
-        if not self._resuming:
-            # An epoch of which all batches were taken is over, also for one who counted them and did not ask for more.
-            over = self._position.step >= self.num_steps > 0
-            self._position, self._end = Position(self._position.epoch + over, offset), None
-        self._resuming = False
-        epochs, epoch = self.options.num_epochs, self._position.epoch
-        if epochs is not None and (self._end is None or self._end <= epoch):
-            self._end = epoch + epochs
+        self._cursor.begin(self.num_steps, self.options.num_epochs, offset)
         self._running = self._deliver(stride)
         return self._running
 
     def _deliver(self, stride: int) -> Iterator[BatchArrays]:
-        steps = self.num_steps
-        at = self._position.epoch * steps + self._position.step
-        end = None if self._end is None else self._end * steps
+        steps, cursor = self.num_steps, self._cursor
+        at = cursor.position.epoch * steps + cursor.position.step
+        end = None if cursor.end is None else cursor.end * steps
         crew = ThreadCrew(1, "storagering-mix")
         coming: list[Future[BatchArrays]] = []
         begun = at
@@ -209,9 +201,9 @@ class Mixture:
                 batch = coming.pop(0).result()
                 at += stride
                 last = at - stride
-                self._position = Position(last // steps, last % steps + stride)
+                cursor.position = Position(last // steps, last % steps + stride)
                 yield batch
-            self._position, self._end = Position(end // steps), None
+            cursor.close(end // steps)
         finally:
             crew.close(_CLOSE_SECONDS)
             for part in self._parts:
@@ -228,10 +220,8 @@ class Mixture:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the mixture stands, as JSON-able values; taken between batches it is exact."""
-        position = self._position
-        if position.step >= self.num_steps and not self._resuming:
-            position = position.next_epoch()
-        end = {"end": self._end} if self.options.num_epochs not in (None, 1) else {}
+        position = self._cursor.next(self.num_steps)
+        end = {"end": self._cursor.end} if self.options.num_epochs not in (None, 1) else {}
         return {"epoch": position.epoch, "step": position.step, **end, **self._identity()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
