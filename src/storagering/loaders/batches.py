@@ -11,7 +11,7 @@ import numpy as np
 from storagering.loaders.buffers import BufferPool
 from storagering.loaders.feed import Group
 from storagering.loaders.kernels import pad_lists, sort_lists
-from storagering.loaders.sparse_kernels import scatter_images
+from storagering.loaders.sparse_kernels import Images
 from storagering.loaders.windows import Rows, Window
 from storagering.types import Array
 
@@ -51,20 +51,19 @@ class BatchMaker:
         start, stop = window.bounds[number : number + 2]
         batch: BatchArrays = {}
         for position, (group, rows) in enumerate(zip(self._groups, window.rows, strict=True)):
-            if rows.offsets is None:
+            if rows.images is not None:
+                batch[group.key] = self._densify(group, rows.images, rows.values[start:stop])
+            elif rows.offsets is None:
                 batch[group.key] = rows.values[start:stop]
-            elif rows.places is not None:
-                batch[group.key] = self._densify(group, rows.offsets[start : stop + 1], rows.places, rows.values)
             else:
                 self._add_lists(batch, group, rows, self._lead[position], start, stop)
         if self._masked:
             batch["mask"] = np.arange(start, stop) < window.bounds[-1] - window.padding
         return batch
 
-    def _densify(self, group: Group, offsets: Array, places: Array, values: Array) -> Array:
-        count = len(offsets) - 1
-        dense = self._pool.array((count, *group.row_shape), group.dtype)
-        scatter_images(offsets, places, values, np.arange(count), dense.reshape(count, math.prod(group.row_shape)))
+    def _densify(self, group: Group, images: Images, rows: Array) -> Array:
+        dense = self._pool.array((len(rows), *group.row_shape), group.dtype)
+        images.scatter(rows, dense.reshape(len(rows), math.prod(group.row_shape)))
         return dense
 
     def _add_lists(self, batch: BatchArrays, group: Group, rows: Rows, lead: int | None, start: int, stop: int) -> None:

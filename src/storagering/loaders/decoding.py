@@ -19,7 +19,7 @@ from storagering.loaders.threads import ThreadCrew
 from storagering.types import Array, Chunk
 
 Columns = tuple[Array, ...]
-"""A group's columns of one chunk, each an array by itself; of a sparse one, places and values."""
+"""A group's columns of one chunk, each an array by itself; of a sparse one, offsets, places and values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class ChunkDecoder:
 
     def read_offsets(self, chunks: Sequence[Chunk]) -> list[tuple[Array | None, ...]]:
         """The offsets of each chunk's groups of lists; raises as `get`."""
-        if not any(group.listed for group in self._groups):
+        if not any(group.jagged for group in self._groups):
             return [(None,) * len(self._groups)] * len(chunks)
         return self._crew.map(lambda chunk: self._offsets(self._supply.open(chunk), chunk), chunks)
 
@@ -92,9 +92,10 @@ class ChunkDecoder:
     def _read(self, reader: ChunkReader, group: Group, items: int) -> Columns:
         """A group's columns: where they lie in the file, if they lie there as they are wanted, else decoded."""
         if group.sparse:
-            values = self._pool.array((items,), group.item_dtype)
+            items = int(reader.read_offsets(group.columns[0].name)[-1])
+            values = self._pool.array((items,), group.values_dtype)
             places = self._pool.array((items,), group.places_dtype)
-            return reader.read_column(group.columns[0].name, values, places)[1:]
+            return reader.read_column(group.columns[0].name, values, places)
         found = [reader.view_column(column.name) for column in group.columns]
         absent = sum(values is None for values in found)
         room = iter(self._pool.array((absent, items, *group.columns[0].parts[-1].shape), group.dtype))
@@ -111,7 +112,7 @@ class ChunkDecoder:
 
 def _read_offsets(reader: ChunkReader, group: Group, chunk: Chunk) -> Array | None:
     """The offsets of a group of lists, which all its columns must share."""
-    if not group.listed:
+    if not group.jagged:
         return None
     first, *others = (reader.read_offsets(column.name) for column in group.columns)
     for column, other in zip(group.columns[1:], others, strict=True):

@@ -93,21 +93,17 @@ class SideBySide:
 
 
 def take_entries(rows: Rows, numbers: Array, pool: BufferPool) -> Rows:
-    """Entries of those numbers, in their order; -1 is one of zeros, or without items."""
+    """Entries of those numbers, in their order; -1 is one of zeros, or without items. Images stay where they are."""
     values, offsets = rows.values, rows.offsets
     if offsets is None:
         out = pool.array((len(numbers), *values.shape[1:]), values.dtype)
         take_rows(as_matrix(values), numbers, as_matrix(out))
-        return Rows(out)
+        return Rows(out, None, rows.images)
     counts = np.where(numbers >= 0, offsets[numbers + 1] - offsets[numbers], 0)
     ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-
-    def take(items: Array) -> Array:
-        out = pool.array((int(ends[-1]), *items.shape[1:]), items.dtype)
-        take_lists(as_matrix(items), offsets, numbers, ends, as_matrix(out))
-        return out
-
-    return Rows(take(values), ends, None if rows.places is None else take(rows.places))
+    items = pool.array((int(ends[-1]), *values.shape[1:]), values.dtype)
+    take_lists(as_matrix(values), offsets, numbers, ends, as_matrix(items))
+    return Rows(items, ends)
 
 
 def is_packed_group(group: Group, manifest: Manifest) -> bool:

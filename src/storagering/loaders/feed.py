@@ -38,11 +38,6 @@ class Group:
         return self.columns[0].kind == "sparse"
 
     @property
-    def listed(self) -> bool:
-        """Whether every entry has a list of its own: of items, or of what is not zero."""
-        return self.jagged or self.sparse
-
-    @property
     def dtype(self) -> np.dtype[np.generic]:
         found = {_tensor_dtype(np.dtype(c.parts[-1].dtype)) for c in self.columns}
         return found.pop() if len(found) == 1 else np.dtype(np.float32)
@@ -58,19 +53,14 @@ class Group:
         return (len(self.columns),) if self.stacked else self.columns[0].shape
 
     @property
-    def item_shape(self) -> tuple[int, ...]:
-        """Shape of what a chunk holds of each entry or item: of sparse ones, a number."""
-        return () if self.sparse else self.row_shape
-
-    @property
     def places_dtype(self) -> np.dtype[np.generic]:
         """Type of the places of a sparse column's numbers."""
         return np.dtype(self.columns[0].parts[-2].dtype)
 
     @property
-    def item_dtype(self) -> np.dtype[np.generic]:
-        """Its type: sparse numbers get the array's when they are put into it."""
-        return np.dtype(self.columns[0].parts[-1].dtype) if self.sparse else self.dtype
+    def values_dtype(self) -> np.dtype[np.generic]:
+        """Type of a sparse column's numbers, which get the array's when they are put into it."""
+        return np.dtype(self.columns[0].parts[-1].dtype)
 
 
 def _tensor_dtype(dtype: np.dtype[np.generic]) -> np.dtype[np.generic]:

@@ -138,7 +138,7 @@ def invert(sources: Array, targets: Array) -> None:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _load(_: Any, address: Any, like: Any) -> Any:
+def load(_: Any, address: Any, like: Any) -> Any:
     """The number at an address, of the type of those of an array."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -165,7 +165,7 @@ def scatter_columns(columns: Array, start: int, targets: Array, rows: Array) -> 
         if target >= 0:
             at = np.uint64(start + number) * size
             for column in range(len(columns)):
-                rows[target, column] = _load(columns[column] + at, rows)
+                rows[target, column] = load(columns[column] + at, rows)
 
 
 @compiled
@@ -203,7 +203,7 @@ def scatter_lists(columns: Array, offsets: Array, start: int, targets: Array, en
             for item in range(first, offsets[start + number + 1]):
                 at = np.uint64(item) * size
                 for column in range(len(columns)):
-                    rows[shift + item, column] = _load(columns[column] + at, rows)
+                    rows[shift + item, column] = load(columns[column] + at, rows)
 
 
 @compiled

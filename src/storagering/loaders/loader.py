@@ -33,7 +33,7 @@ from storagering.loaders.windows import WindowMaker
 from storagering.types import Position
 
 #: Chunks that are mixed at a time under ``shuffle="block"``; of a mixed dataset, in which any chunk is a fair sample.
-MIX_CHUNKS, MIX_CHUNKS_OF_MIXED = 4, 1
+MIX_CHUNKS, MIX_CHUNKS_OF_MIXED = 4, 2
 #: What is gathered at a time under ``"exact"``, counting lists as so many items.
 _EXACT_BYTES, _LIST_ITEMS = 8 << 20, 64
 #: Steps before its end at which the epoch that follows is begun.
@@ -350,7 +350,8 @@ class Loader:
 
 def _row_bytes(group: Group) -> int:
     """About how much a group takes for each entry."""
-    return math.prod(group.item_shape) * group.item_dtype.itemsize * (_LIST_ITEMS if group.listed else 1)
+    numbers = 1 if group.sparse else math.prod(group.row_shape)
+    return numbers * group.dtype.itemsize * (_LIST_ITEMS if group.jagged or group.sparse else 1)
 
 
 def chain(transform: Finish | None, finish: Finish | None) -> Finish | None:

@@ -31,7 +31,7 @@ Tail = Literal["short", "drop", "pad", "wrap"]
 #: Parts of a window that are shuffled by themselves: world sizes that divide it share no chunk needlessly.
 STREAMS = 64
 #: Changes if the same seed gives another order than it did: states of the two do not mix.
-ORDER_VERSION = 2
+ORDER_VERSION = 3
 _UNIT_ORDER, _ROW_ORDER, _EXACT_ORDER, _SHIFT = range(4)
 
 

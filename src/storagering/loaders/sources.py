@@ -43,7 +43,7 @@ class BlockWindows:
         self._plan, self._place, self._supply, self._maker = plan, place, supply, maker
         # Chunks that come and go are held for one window at a time: there may be room for no more. Else two, so that
         # threads have something to do while one of them is begun or ended.
-        self.at_once, self.ahead = (2 if supply.is_settled else 1), 2
+        self.at_once, self.ahead = (2 if supply.is_settled else 1), 1
 
     def is_ready(self, number: int) -> bool:
         """See `WindowSource.is_ready`."""

@@ -24,6 +24,7 @@ class ThreadCrew:
     """
 
     def __init__(self, size: int, name: str) -> None:
+        self._soon: deque[_Job] = deque()
         self._jobs: deque[_Job] = deque()
         self._closed = False
         self._wake = threading.Condition()
@@ -35,16 +36,14 @@ class ThreadCrew:
         self.last_done = time.monotonic()
 
     def submit(self, job: Callable[..., _Result], *arguments: Any, soon: bool = False) -> Future[_Result]:
-        """Have a job done, ``soon`` before those that wait already; it is cancelled if the crew is closed."""
+        """Have a job done, ``soon`` before those that wait already; in order; it is cancelled if the crew is closed."""
         future: Future[_Result] = Future()
         future.add_done_callback(self._note)
         with self._wake:
             if self._closed:
                 future.cancel()
-            elif soon:
-                self._jobs.appendleft((future, job, arguments))
             else:
-                self._jobs.append((future, job, arguments))
+                (self._soon if soon else self._jobs).append((future, job, arguments))
             self._wake.notify()
         return future
 
@@ -64,7 +63,8 @@ class ThreadCrew:
         """Drop what is not begun, and wait up to so long for what is."""
         with self._wake:
             self._closed = True
-            dropped = list(self._jobs)
+            dropped = [*self._soon, *self._jobs]
+            self._soon.clear()
             self._jobs.clear()
             self._wake.notify_all()
         for future, _, _ in dropped:
@@ -88,11 +88,11 @@ class ThreadCrew:
 
     def _next(self) -> _Job | None:
         with self._wake:
-            while not self._jobs:
+            while not (self._soon or self._jobs):
                 if self._closed:
                     return None
                 self._wake.wait()
-            return self._jobs.popleft()
+            return (self._soon or self._jobs).popleft()
 
 
 def _explained(error: BaseException) -> BaseException:

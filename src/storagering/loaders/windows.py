@@ -21,6 +21,7 @@ from storagering.loaders.kernels import (
     scatter_rows,
 )
 from storagering.loaders.plan import Piece, Share
+from storagering.loaders.sparse_kernels import IMAGE_ROW, Images, number_images
 from storagering.loaders.supply import ChunkSupply
 from storagering.loaders.taking import Taking
 from storagering.loaders.threads import ThreadCrew
@@ -39,12 +40,12 @@ class Rows:
     Attributes:
         values: one row for each entry; of lists, the items of all entries, one row each.
         offsets: of lists, where each entry's items begin (int64, one more than entries).
-        places: of sparse arrays, where each value belongs.
+        images: of sparse arrays: what was decoded. Values tell which of them each entry's is (`IMAGE_ROW`).
     """
 
     values: Array
     offsets: Array | None = None
-    places: Array | None = None
+    images: Images | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class Window:
 class _Job:
     """The entries of one chunk: from ``start`` on, they go to the rows ``targets``; -1 is nowhere."""
 
+    number: int
     chunk: Chunk
     start: int
     targets: Array
@@ -115,7 +117,7 @@ class WindowMaker:
             self._decoder.release(claimed)
 
     def _jobs(self, pieces: Sequence[Piece], targets: Array) -> Iterator[_Job]:
-        at = 0
+        at = number = 0
         for piece in pieces:
             before = 0
             for chunk in self._supply.chunks(piece.unit):
@@ -125,7 +127,9 @@ class WindowMaker:
                 if stop > start:
                     own = targets[at : at + stop - start]
                     at += stop - start
-                    yield _Job(chunk, start, own) if taken is None else _spread(chunk, taken[start:stop], own)
+                    job = _Job(number, chunk, start, own)
+                    yield job if taken is None else _spread(job, taken[start:stop])
+                    number += 1
                 before += count
 
     def _make_room(
@@ -133,7 +137,10 @@ class WindowMaker:
     ) -> Rows:
         """A group's rows, to be filled; and where the items of each begin."""
         group = self._groups[number]
-        if not group.listed:
+        if group.sparse:
+            images = Images(len(jobs), group.places_dtype, group.values_dtype)
+            return Rows(self._pool.array((count, IMAGE_ROW), np.dtype(np.int32)), None, images)
+        if not group.jagged:
             return Rows(self._pool.array((count, *group.row_shape), group.dtype))
         ends = np.zeros(count + 1, np.int64)
         for job, chunk_offsets in zip(jobs, offsets, strict=True):
@@ -158,25 +165,27 @@ def _parts(job: _Job, rows: Sequence[Rows]) -> Iterator[_Job]:
     count = max((len(own.values) if own.offsets is None else len(own.offsets) - 1 for own in rows), default=0)
     step = max(1, _PART_BYTES * count // max(1, nbytes))
     for start in range(0, len(job.targets), step):
-        yield _Job(job.chunk, job.start + start, job.targets[start : start + step])
+        yield _Job(job.number, job.chunk, job.start + start, job.targets[start : start + step])
 
 
-def _spread(chunk: Chunk, taken: Array, targets: Array) -> _Job:
+def _spread(job: _Job, taken: Array) -> _Job:
     """A job over the chunk's entries from the first that is taken to the last: others go nowhere."""
     first = int(taken[0])
-    spread = np.full(int(taken[-1]) + 1 - first, -1, targets.dtype)
-    spread[taken - first] = targets
-    return _Job(chunk, first, spread)
+    spread = np.full(int(taken[-1]) + 1 - first, -1, job.targets.dtype)
+    spread[taken - first] = job.targets
+    return _Job(job.number, job.chunk, first, spread)
 
 
 def make_lists(group: Group, ends: Array, pool: BufferPool) -> Rows:
     """Room for a group's lists, which end where told."""
-    count = int(ends[-1])
-    values = pool.array((count, *group.item_shape), group.item_dtype)
-    return Rows(values, ends, pool.array((count,), group.places_dtype) if group.sparse else None)
+    return Rows(pool.array((int(ends[-1]), *group.row_shape), group.dtype), ends)
 
 
 def _scatter(group: Group, columns: Columns, offsets: Array | None, job: _Job, rows: Rows) -> None:
+    if rows.images is not None:
+        rows.images.put(job.number, *columns)
+        number_images(job.number + 1, job.start, job.targets, rows.values)
+        return
     target = as_matrix(rows.values)
     if offsets is None or rows.offsets is None:
         if group.flat_items:
@@ -187,9 +196,6 @@ def _scatter(group: Group, columns: Columns, offsets: Array | None, job: _Job, r
     where = offsets, job.start, job.targets, rows.offsets
     if len(columns) == 1:
         copy_lists(as_matrix(columns[0]), *where, target)
-    elif rows.places is not None:
-        copy_lists(as_bits(columns[0]), *where, as_bits(rows.places))
-        copy_lists(as_bits(columns[1]), *where, as_bits(rows.values))
     else:
         scatter_lists(_addresses(columns), *where, target)
 
