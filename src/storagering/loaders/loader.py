@@ -32,7 +32,8 @@ from storagering.loaders.threads import ThreadCrew
 from storagering.loaders.windows import WindowMaker
 from storagering.types import Position
 
-#: Chunks that are mixed at a time under ``shuffle="block"``; of a mixed dataset, in which any chunk is a fair sample.
+#: Chunks that are mixed at a time under ``shuffle="block"``: of a mixed dataset, in which any chunk is a fair sample;
+#: of one with lists, of which more in a window are no faster, one.
 MIX_CHUNKS, MIX_CHUNKS_OF_MIXED = 4, 2
 #: What is gathered at a time under ``"exact"``, counting lists as so many items.
 _EXACT_BYTES, _LIST_ITEMS = 8 << 20, 64
@@ -278,7 +279,7 @@ class Loader:
         mean = sum(entries) / max(1, sum(map(bool, entries))) / reading.unit_chunks
         chunks = MIX_CHUNKS if options.shuffle else 1
         if options.shuffle and reading.order is None and self.dataset.manifest.spec.mix is not None:
-            chunks = MIX_CHUNKS_OF_MIXED
+            chunks = 1 if any(group.jagged for group in self.groups) else MIX_CHUNKS_OF_MIXED
         window = round(mean * chunks)
         if options.shuffle == "exact":
             window = _EXACT_BYTES * self._world_size // max(1, sum(map(_row_bytes, self.groups)))
