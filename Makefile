@@ -21,8 +21,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## the whole chain on simulated jets, below demo-output/ (minutes)
 	$(BIN)/storagering demo
 
+# Three at a time on two cores: many tests wait, for servers, locks and processes of their own.
 test: $(STAMP) xrootd-server  ## all tests, the README's code included
-	$(BIN)/pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/pytest -n 3 --dist worksteal $(PYTEST_ARGS)
 
 faults: $(STAMP) xrootd-server  ## every scenario of crashes, full disks, damage and bad input, in depth: a table of all
 	$(BIN)/pytest -n 2 -q -m scenario --soak --scenario-report $(PYTEST_ARGS)

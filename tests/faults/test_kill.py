@@ -83,7 +83,7 @@ def build(source: Path) -> str:
     return str(convert(str(source), name="toy", workers=2, chunk_bytes=100_000).manifest.digest)
 
 
-@pytest.mark.parametrize("kills", [8, pytest.param(400, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])])
+@pytest.mark.parametrize("kills", [6, pytest.param(400, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])])
 def test_a_conversion_killed_at_any_moment(source: Path, kills: int) -> None:
     cache = open_cache(load_settings())
     Child(build, source).result()

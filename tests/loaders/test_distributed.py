@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import torch.distributed as dist
 from tests.faults.processes import Child
 
 import storagering as sr
+from storagering.loaders.torch import DataLoader
 
 COLUMNS = {"id": "event", "y": "label", "x": ["MET_pt", "nVtx"]}
 GLOBAL_BATCH = 64
@@ -16,10 +19,6 @@ GLOBAL_BATCH = 64
 
 def read(rank: int, world_size: int, threads: int, folder: Path, state: dict[str, Any] | None) -> str:
     """The entries of each of this rank's batches, and the loader's state after half of them."""
-    import torch.distributed as dist
-
-    from storagering.loaders.torch import DataLoader
-
     dist.init_process_group("gloo", f"file://{folder}/store", world_size=world_size, rank=rank)
     with DataLoader("toys", GLOBAL_BATCH // world_size, COLUMNS, seed=3, threads=threads) as loader:
         if state is not None:
@@ -27,19 +26,17 @@ def read(rank: int, world_size: int, threads: int, folder: Path, state: dict[str
         found = []
         half: dict[str, Any] = {}
         for step, batch in enumerate(loader):
-            found.append([hashlib.md5(x.numpy().tobytes()).hexdigest()[:8] for x in zip_rows(batch)])
+            found.append(entries_of(batch))
             if step == 7:
                 half = loader.state_dict()
     dist.destroy_process_group()
     return json.dumps([found, half])
 
 
-def zip_rows(batch: dict[str, Any]) -> list[Any]:
-    """Every bit of every entry."""
-    import torch
-
+def entries_of(batch: dict[str, Any]) -> list[str]:
+    """Digests of every bit of every entry."""
     parts = [batch[key].reshape(len(batch["y"]), -1).to(torch.float64) for key in sorted(COLUMNS)]
-    return list(torch.cat(parts, dim=1))
+    return [hashlib.md5(row.numpy().tobytes()).hexdigest()[:8] for row in torch.cat(parts, dim=1)]
 
 
 def run(tmp_path: Path, world_size: int, threads: int, state: Any = None) -> tuple[list[list[str]], Any]:
@@ -53,14 +50,28 @@ def run(tmp_path: Path, world_size: int, threads: int, state: Any = None) -> tup
     return together, results[0][1]
 
 
+def convert_toys(toy_files: list[Path]) -> list[list[str]]:
+    """The dataset, and the entries of its global batches as one process gets them."""
+    sources = {"signal": [str(toy_files[0])], "background": [str(toy_files[1])]}
+    sr.convert(sources, name="toys", chunk_bytes=8192, workers=1)
+    with DataLoader("toys", GLOBAL_BATCH, COLUMNS, seed=3, threads=4) as loader:
+        return [sorted(entries_of(batch)) for batch in loader]
+
+
 @pytest.mark.scenario(55)
 def test_global_batches_are_the_same_for_ranks_in_processes(toy_files: list[Path], tmp_path: Path) -> None:
     """For 1, 2 and 4 ranks and 1 and 4 threads; and 2 ranks go on where 4 have stopped."""
-    sources = {"signal": [str(toy_files[0])], "background": [str(toy_files[1])]}
-    sr.convert(sources, name="toys", chunk_bytes=8192, workers=1)
-    one, _ = run(tmp_path, 1, 4)
+    one = convert_toys(toy_files)
     assert sum(map(len, one)) == 1033
     four, state = run(tmp_path, 4, 1)
     assert four == one
     two, _ = run(tmp_path, 2, 1, state)
     assert two == one[8:]
+
+
+@pytest.mark.soak
+@pytest.mark.scenario(55)
+def test_eight_ranks(toy_files: list[Path], tmp_path: Path) -> None:
+    one = convert_toys(toy_files)
+    eight, _ = run(tmp_path, 8, 1)
+    assert eight == one
