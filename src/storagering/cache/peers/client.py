@@ -6,8 +6,10 @@ import hashlib
 import re
 import ssl
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from http import HTTPStatus
@@ -28,6 +30,9 @@ from storagering.files import write_new
 from storagering.types import Chunk, Manifest
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+#: Of no chunk.
+_NO_DIGEST = "0" * 64
+_MET_AT_ONCE = 16
 _CHUNK_LIMIT_BYTES = 1 << 32
 _STATISTICS_LIMIT_BYTES = 1 << 30
 
@@ -56,6 +61,7 @@ class Peers:
         self._peers, self._token, self._settings = peers, token, settings
         secure = any(peer.address.secure for peer in peers)
         self._tls = ssl.create_default_context() if secure else None  # SSL_CERT_FILE adds to whom it trusts
+        self._strangers = deque(peers if len(peers) > 1 else ())
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Peers:
@@ -92,6 +98,7 @@ class Peers:
         Raises:
             CacheError: ``target`` cannot be written.
         """
+        self._introduce()
         own = rank_here(self._settings.cache, digest)
         wanted = _Wanted(blake3, digest, nbytes, _CHUNK_LIMIT_BYTES)
         for peer in self._order(digest):
@@ -164,6 +171,17 @@ class Peers:
 
     def _is_trusted(self, peer: Peer) -> bool:
         return peer.address.local or (peer.address.secure and self._token is not None)
+
+    def _introduce(self) -> None:
+        """Ask all nodes once who they are: else each asker would rank those that it has not met in its own way."""
+        strangers = []
+        while self._strangers:
+            with suppress(IndexError):  # another thread meets them
+                strangers.append(self._strangers.popleft())
+        if strangers:
+            wanted = _Wanted(blake3, _NO_DIGEST, None, _CHUNK_LIMIT_BYTES)
+            with ThreadPoolExecutor(min(len(strangers), _MET_AT_ONCE)) as pool:
+                list(pool.map(lambda peer: self._get(peer, f"/v1/chunks/{_NO_DIGEST}", wanted, MAX_HOPS), strangers))
 
     def _order(self, name: str) -> Iterator[Peer]:
         """The nodes that may be asked; all nodes that look for a name begin with the same one, so it reads it once."""
