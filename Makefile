@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test faults soak corpus lint format docs-check xrootd-server clean
+.PHONY: help install demo test faults soak corpus lint format docs-check xrootd-server chromium clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -22,7 +22,7 @@ demo: $(STAMP)  ## the whole chain on simulated jets, below demo-output/ (minute
 	$(BIN)/storagering demo
 
 # Three at a time on two cores: many tests wait, for servers, locks and processes of their own.
-test: $(STAMP) xrootd-server  ## all tests, the README's code included
+test: $(STAMP) xrootd-server chromium  ## all tests, the README's code included
 	$(BIN)/pytest -n 3 --dist worksteal $(PYTEST_ARGS)
 
 faults: $(STAMP) xrootd-server  ## every scenario of crashes, full disks, damage and bad input, in depth: a table of all
@@ -54,6 +54,17 @@ xrootd-server:
 	fi; \
 	command -v xrootd > /dev/null && exit 0; \
 	echo "no XRootD server (apt-get install xrootd-server): its tests are skipped" >&2; \
+	test -z "$$CI"
+
+# The catalog's report is looked at in a real browser; as above.
+chromium:
+	@have() { command -v chromium || command -v chromium-browser || command -v google-chrome; }; \
+	have > /dev/null && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+		apt-get update -q && apt-get install -qy --no-install-recommends chromium; \
+	fi; \
+	have > /dev/null && exit 0; \
+	echo "no Chromium (apt-get install chromium): its tests are skipped" >&2; \
 	test -z "$$CI"
 
 clean:  ## remove all that was made here, .venv included

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from storagering.api import append, convert, fill, pull, verify
     from storagering.cache.dataset import Dataset, open_dataset
+    from storagering.catalog.catalog import Catalog
     from storagering.catalog.query import sql
     from storagering.errors import StorageringError
     from storagering.exporting import copy, export
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Catalog",
     "Dataset",
     "StorageringError",
     "append",
@@ -41,6 +43,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Catalog": "storagering.catalog.catalog",
     "Dataset": "storagering.cache.dataset",
     "StorageringError": "storagering.errors",
     "append": "storagering.api",

@@ -77,6 +77,7 @@ class Settings:
         peer_timeout_seconds: time for a peer to answer, and between two parts of an answer.
         shared: the cache is for a group of users, or on a file system of several machines. Any of these may build and
             read; appending to one dataset is for one machine at a time.
+        journal: note in the cache who reads which dataset, for the catalog's tables ``accesses`` and ``trainings``.
     """
 
     cache: Path
@@ -108,6 +109,7 @@ class Settings:
     peer_token_file: str = ""
     peer_timeout_seconds: float = 10.0
     shared: bool = False
+    journal: bool = True
 
 
 def load_settings(**overrides: Any) -> Settings:

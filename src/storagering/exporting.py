@@ -217,7 +217,7 @@ def _copy_source(source: Source, job: _Job) -> Exported:
 
 def _dataset_pieces(dataset: Dataset, names: Sequence[str], first: int, last: int) -> Iterator[Piece]:
     at = next((c.start for c in dataset.manifest.chunks if c.stop > first), 0)
-    for batch in dataset.batches(names, first, last):
+    for batch in dataset.batches(names, first, last, purpose="export"):
         start, stop = max(0, first - at), min(len(batch), last - at)
         record = to_awkward(batch)[start:stop]
         yield {name: record[name] for name in names}, stop - start

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from storagering.distributions import Distribution
 from storagering.errors import CorruptDataError, SchemaError, nearest_names
 
 Array = npt.NDArray[Any]
@@ -28,7 +29,7 @@ OnBadColumn = Literal["skip", "fail"]
 OnBadSource = Literal["skip", "fail"]
 
 #: Version of the on-disk format; a reader refuses any other by name.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,10 +282,11 @@ class Manifest:
     Attributes:
         spec_key: sha256 of the canonical JSON of ``spec``.
         statistics: one per column in schema order, None for columns without numbers.
-        chunk_statistics: file name and sha256 of the per-chunk statistics (a Parquet table).
+        chunk_statistics: file name and sha256 of the statistics of each chunk, and the sketches (a Parquet table).
         skipped_sources: bad files that were left out, on request.
         version: 1, and one more for each `append`.
         parent: digest of the version before, '' for the first.
+        distributions: one per column in schema order, None for columns without finite numbers.
         digest: sha256 of the canonical JSON of everything else.
     """
 
@@ -301,6 +303,7 @@ class Manifest:
     skipped_sources: tuple[SkippedSource, ...] = ()
     version: int = 1
     parent: str = ""
+    distributions: tuple[Distribution | None, ...] = ()
     digest: str = ""
 
     @property

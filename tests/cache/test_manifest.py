@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from storagering.cache.manifest import decode_manifest, encode_manifest, read_manifest, seal_manifest, spec_key
+from storagering.distributions import Distribution
 from storagering.errors import ChecksumError, CorruptDataError, FormatError, LimitExceededError, NotFoundError
 from storagering.testing.contracts import make_batch
 from storagering.types import (
@@ -37,6 +38,7 @@ def make_manifest(**changes: Any) -> Manifest:
     made = Manifest(
         name="name", software="storagering 0", spec=spec, spec_key=spec_key(spec), schema=schema, sources=(source,),
         chunks=chunks, statistics=statistics, chunk_statistics=("statistics.parquet", "4" * 64),
+        distributions=(Distribution((0.5,) * 7, (-1.5, -1.5, 2.0, 1e300), (0, 3, 4, 5)), None),
     )  # fmt: skip
     return seal_manifest(replace(made, **changes))
 
@@ -85,7 +87,7 @@ def test_every_truncation_is_found() -> None:
 @pytest.mark.parametrize(
     "data",
     [b"", b"{}", b"null", b"[]", b"\xff\xfe", b"\x00" * 100, b'{"spec": 3}', b'{"spec": {"version": "1"}}',
-     b'{"spec": {"version": 2}}'],
+     f'{{"spec": {{"version": {FORMAT_VERSION}}}}}'.encode()],
 )  # fmt: skip
 def test_what_is_not_a_manifest(data: bytes) -> None:
     with pytest.raises(FormatError, match="here is not a manifest"):
@@ -158,6 +160,12 @@ def chunks(*bounds: tuple[int, int], files: tuple[str, ...] = ()) -> tuple[Chunk
         {"name": "../name"},
         {"name": ""},
         {"statistics": (None,)},
+        {"distributions": ()},
+        {"distributions": (None, Distribution((0.5,) * 6, (0.0, 0.0, 1.0, 1.0), (0, 3, 0)))},
+        {"distributions": (None, Distribution((0.5,) * 7, (0.0, 0.0, 1.0, 1.0), (0, 3)))},
+        {"distributions": (None, Distribution((0.5,) * 7, (0.0, 0.0, 1.0, 1.0), (0, 3, -1)))},
+        {"distributions": (None, Distribution((0.5,) * 7, (0.0, 0.0, 1.0, 1.0), (1,) * 67))},
+        {"distributions": (None, Distribution((0.5,) * 7, (0.0, 0.0, 1.0, 1.0), (1, 2), (1.0,)))},
         {"schema": replace(make_manifest().schema, columns=make_manifest().schema.columns[:1] * 2)},
     ],
 )  # fmt: skip

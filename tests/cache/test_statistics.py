@@ -12,7 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storagering.cache.statistics import describe_batch, describe_numbers, merge_statistics, statistics_table
+from storagering.cache.sketches import NOTHING, merge_sketches
+from storagering.cache.statistics import (
+    describe_batch,
+    describe_fully,
+    describe_numbers,
+    extend_statistics_table,
+    merge_statistics,
+    sketches_in,
+    statistics_table,
+)
 from storagering.testing.contracts import make_batch, sample_columns, sample_numbers, sample_unions
 from storagering.types import ColumnStatistics
 
@@ -102,14 +111,27 @@ def test_columns_without_plain_numbers_have_none() -> None:
             assert found.count == ak.flatten(ak.Array(columns[column.name]), axis=None).layout.length
 
 
-def test_the_table_has_a_row_for_each_chunk_and_column() -> None:
+def test_the_table_has_a_row_for_each_chunk_and_column_and_for_all_chunks() -> None:
     batches = [make_batch({"x": np.arange(n, dtype="f4"), "s": ak.Array(["a"] * n), "y": np.ones(n)}) for n in (2, 3)]
-    table = pq.read_table(io.BytesIO(statistics_table(batches[0].schema, [describe_batch(b) for b in batches])))
-    rows = table.to_pylist()
+    schema, (per_chunk, found) = batches[0].schema, zip(*map(describe_fully, batches), strict=True)
+    totals, sketches = merge_statistics(per_chunk, 3), merge_sketches(found)
+    data = statistics_table(schema, per_chunk, totals, sketches)
+    rows = pq.read_table(io.BytesIO(data)).to_pylist()
     assert [(r["chunk"], r["column"], r["count"], r["max"]) for r in rows] == [
         (0, "x", 2, 1.0), (0, "y", 2, 1.0), (1, "x", 3, 2.0), (1, "y", 3, 1.0),
+        (None, "x", 5, 2.0), (None, "y", 5, 1.0),
     ]  # fmt: skip
-    assert statistics_table(batches[0].schema, []) == statistics_table(batches[0].schema, [])
+    assert [r["bucket_counts"] for r in rows] == [None] * 4 + [[2, 2, 1], [5]]
+    assert [r["bucket_values"] for r in rows] == [None] * 4 + [[0, 1, 2], [1]]
+    again = sketches_in(data, schema)
+    assert again.keys.tolist() == sketches.keys.tolist()
+    assert again.counts.tolist() == sketches.counts.tolist()
+    more = merge_sketches([again, found[0]])
+    longer = extend_statistics_table(data, schema, per_chunk[:1], merge_statistics([totals, per_chunk[0]], 3), more, 2)
+    once = merge_statistics([*per_chunk, per_chunk[0]], 3)
+    assert longer == statistics_table(schema, [*per_chunk, per_chunk[0]], once, merge_sketches([*found, found[0]]))
+    empty = merge_statistics([], 3)
+    assert statistics_table(schema, [], empty, NOTHING) == statistics_table(schema, [], empty, NOTHING)
 
 
 def test_nothing_to_merge() -> None:

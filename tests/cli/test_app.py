@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.cli.conftest import Command, Words
 
 
-VERBS = ["convert", "ls", "info", "remove", "sql", "catalog", "generate", "train", "demo", "bench"]
+VERBS = ["convert", "ls", "info", "remove", "stats", "sql", "catalog", "generate", "train", "demo", "bench"]
 
 
 def test_version(run: Command) -> None:
@@ -42,7 +42,9 @@ def test_help_lists_every_verb_and_the_exit_codes(run: Command) -> None:
     assert "exit codes" in outcome.out
 
 
-@pytest.mark.parametrize("words", [[verb] for verb in VERBS] + [["catalog", "rebuild"], ["generate", "jets"]])
+@pytest.mark.parametrize(
+    "words", [[verb] for verb in VERBS] + [["catalog", "rebuild"], ["catalog", "report"], ["generate", "jets"]]
+)
 def test_help_of_every_verb_has_an_example(run: Command, words: list[str]) -> None:
     outcome = run(*words, "--help")
     assert outcome.code == 0
@@ -58,7 +60,7 @@ def test_help_imports_nothing_heavy(command: Words) -> None:
     assert done.returncode == 0
 
 
-@pytest.mark.parametrize("words", [[], ["convrt"], ["ls", "--jsn"], ["convert", "a.root"], ["sql"], ["catalog"]])
+@pytest.mark.parametrize("words", [[], ["convrt"], ["ls", "--jsn"], ["convert", "a.root"], ["catalog"]])
 def test_wrong_usage_is_2_and_points_to_the_help(run: Command, words: list[str]) -> None:
     outcome = run(*words)
     assert outcome.code == 2

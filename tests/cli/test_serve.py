@@ -50,8 +50,9 @@ def test_a_pull(run: Command, toys: Path, cache: Path, tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_clean_end(cache: Path, number: signal.Signals) -> None:
+def test_a_clean_end(run: Command, cache: Path, number: signal.Signals) -> None:
     with serving_node(cache) as node:
+        assert "no node gives dataset 'other'" in run("pull", "other", "--from", node.url).err  # it runs
         node.process.send_signal(number)
         _, err = node.process.communicate(timeout=20)
     assert (node.process.returncode, err) == (0, "stopped\n")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from storagering.testing.toys import toy_columns, write_toy_rntuple
@@ -76,5 +77,49 @@ def test_a_wrong_query_is_2(run: Command, toys: Path, query: str) -> None:
     assert outcome.code in (0, 2) if query.startswith("DROP") else outcome.code == 2
 
 
+def test_parquet(run: Command, toys: Path, tmp_path: Path) -> None:
+    out = tmp_path / "x.parquet"
+    query = "SELECT event, Jet_pt, nJet, nJet + 1 AS nJet FROM toys ORDER BY event"
+    outcome = run("sql", query, "--parquet", out)
+    assert (outcome.code, outcome.out, outcome.err) == (0, "", f"{out}: 400 rows\n")
+    table, columns = pq.read_table(out), toy_columns(400)
+    assert table.column_names == ["event", "Jet_pt", "nJet", "nJet_3"]
+    assert table["event"].to_pylist() == columns["event"].tolist()
+    assert table["Jet_pt"].to_pylist() == columns["Jet_pt"].to_list()
+    assert pq.ParquetFile(out).metadata.row_group(0).column(0).compression == "ZSTD"
+    again = run("sql", "SELECT * FROM range(1000000000000)", "--parquet", out)
+    assert again.code == 4, "told before the query, which would take long"
+    assert "is there already" in again.err
+    assert run("sql", "SELECT 1 AS x", "--parquet", out, "--force").code == 0
+    assert pq.read_table(out).to_pylist() == [{"x": 1}]
+
+
+@pytest.mark.parametrize("query", ["SELECT nope", "SELECT 1 AS x"])
+def test_a_parquet_file_is_whole_or_absent(
+    run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("storagering.files.disk.rename", refuse)
+    (tmp_path / "out").mkdir()
+    outcome = run("sql", query, "--parquet", tmp_path / "out" / "x.parquet")
+    assert outcome.code == (2 if "nope" in query else 4)
+    assert not list((tmp_path / "out").iterdir())
+    assert run("sql", query, "--parquet", tmp_path / "no" / "x.parquet").code == 2
+
+
+def test_parquet_needs_a_query(run: Command, tmp_path: Path) -> None:
+    outcome = run("sql", "--parquet", tmp_path / "x.parquet")
+    assert outcome.code == 2
+    assert "give it as an argument" in outcome.err
+
+
 def test_json_or_csv(run: Command) -> None:
     assert run("sql", "SELECT 1", "--json", "--csv").code == 2
+
+
+def test_how_much_was_read(run: Command, toys: Path) -> None:
+    outcome = run("sql", "SELECT count(*) AS n FROM toys WHERE event < 0", "--explain-reads", "--json")
+    assert outcome.json == [{"n": 0}]
+    assert outcome.err == "toys: read 0 of 1 chunks\n"

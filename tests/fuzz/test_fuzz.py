@@ -108,7 +108,7 @@ def good_manifest() -> bytes:
         "name", "storagering 0", spec, spec_key(spec), schema, (SourceFile("/data/x.root", "top", "t", 12, 1, "1.5"),),
         (chunk,), (None, None), ("statistics.parquet", "4" * 64),
     )  # fmt: skip
-    return encode_manifest(seal_manifest(replace(made, version=2, parent="5" * 64)))
+    return encode_manifest(seal_manifest(replace(made, version=2, parent="5" * 64, distributions=(None, None))))
 
 
 @cache

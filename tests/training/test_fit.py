@@ -7,11 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from storagering.cache.accesses import TRAININGS, Training  # noqa: E402
 from storagering.cache.dataset import Dataset  # noqa: E402
+from storagering.cache.journal import list_journals, read_journal  # noqa: E402
 from storagering.errors import (  # noqa: E402
     ChecksumError,
     ConfigError,
@@ -175,8 +178,21 @@ def test_resume_from_any_step(
     interrupt_at(step)
     with pytest.raises(StoppedError):
         train("jet-deepset", jets, output=tmp_path, options=replace(SHORT, checkpoint_every=1))
-    train("jet-deepset", jets, output=tmp_path, options=SHORT)
+    report = train("jet-deepset", jets, output=tmp_path, options=SHORT)
     assert_same_result(tmp_path, uninterrupted[1])
+    *parts, last = noted(jets, tmp_path)
+    assert [(part.finished, part.epochs) for part in parts] == [(False, step // 8)] * (step > 0)
+    assert (last.finished, last.epochs, last.digest) == (True, 3, jets.manifest.digest)
+    assert last.metrics["auc"] == report.auc
+    assert last.metrics["loss"] == report.history[-1].loss
+    assert {part.id for part in parts} <= {last.id}
+
+
+def noted(jets: Dataset, output: Path) -> list[Training]:
+    """What the journals say of the training in that folder."""
+    paths = list_journals(jets.cache, TRAININGS)
+    found = [msgspec.json.decode(line.text, type=Training) for path in paths for line in read_journal(path).lines]
+    return sorted((one for one in found if one.run == str(output)), key=lambda one: one.time)
 
 
 def test_a_finished_training_is_only_evaluated_again(

@@ -48,6 +48,9 @@ class ChunkAccess:
 
     Args:
         purpose: what the chunks are needed for, shown to those who wait for room.
+
+    Attributes:
+        fetched: chunks that were not there when they were needed, so far.
     """
 
     def __init__(self, cache: Cache, manifest: Manifest, purpose: str = "reading") -> None:
@@ -61,12 +64,18 @@ class ChunkAccess:
         self._lease: Lease | None = None
         self._fetcher: ChunkFetcher | None = None
         self._rolling = False
+        self.fetched = self._opened = self._copies = 0
         self._ram = RamTier(cache.settings) if cache.settings.ram_tier else None
 
     @property
     def holds_all(self) -> bool:
         """Whether all chunks are there, and stay until it is closed."""
         return self._lease is not None and not self._rolling and not is_partial(self._folder)
+
+    @property
+    def tier(self) -> str:
+        """Where most chunks were opened so far: on ``disk``, or in ``ram``."""
+        return "ram" if 2 * self._copies > self._opened else "disk"
 
     def open(self, chunk: Chunk) -> ChunkReader:
         """A reader of a chunk, which is fetched if the dataset is partial and the chunk not there.
@@ -75,7 +84,11 @@ class ChunkAccess:
             TruncatedError, ChecksumError: the file is not what the manifest says.
             StorageringError: see `ChunkFetcher.ensure`.
         """
-        if (found := self._open_copy(chunk)) is not None:
+        found = self._open_copy(chunk)
+        with self._lock:
+            self._opened += 1
+            self._copies += found is not None
+        if found is not None:
             return found
         path = safe_join(self._folder, chunk.file)
         try:
@@ -193,6 +206,8 @@ class ChunkAccess:
         wanted = [self._numbers[chunk.file] for chunk in chunks if chunk.file not in there]
         if wanted:
             self._open_fetcher().ensure(wanted)
+            with self._lock:
+                self.fetched += len(wanted)
 
     def _open_fetcher(self) -> ChunkFetcher:
         with self._lock:

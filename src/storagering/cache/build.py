@@ -25,6 +25,7 @@ from storagering.cache.pool import run_tasks
 from storagering.cache.progress import BuildProgress
 from storagering.cache.publish import Outcome, assemble_dataset
 from storagering.cache.run import Run
+from storagering.cache.sketches import Sketches
 from storagering.cache.source_state import check_unchanged
 from storagering.cache.tasks import BuildPlan, plan_build
 from storagering.cache.turns import turn_to_build
@@ -222,14 +223,14 @@ def run_job(
                 plan = fit_plan(plan, job.into)
             space.check(plan.context)
             try:
-                built, bad = _run_plan(plan, job, space, progress, kept)
+                built, sketches, bad = _run_plan(plan, job, space, progress, kept)
             except UnreadableColumnsError as error:
                 progress.tell(f"starting over without {', '.join(error.reasons)}: unreadable further on")
                 inspection = without_columns(inspection, error.reasons, job.spec)
                 _note_unreadable(state, error.reasons, staging)
             else:
                 skipped = inspection.skipped + plan.skipped
-                outcome = Outcome(plan.context, built, bad, skipped, inspection.skipped_sources)
+                outcome = Outcome(plan.context, built, bad, skipped, inspection.skipped_sources, sketches)
                 first = len(job.into.sources) if job.into else 0
                 return outcome if plan.context.mixing is None else mix_outcome(outcome, first, space, progress)
     except BaseException:
@@ -244,8 +245,8 @@ def run_job(
 
 def _run_plan(
     plan: BuildPlan, job: Job, space: BuildSpace, progress: BuildProgress, kept: KeptSource
-) -> tuple[BuiltChunks, dict[int, str]]:
-    """The chunks in order, and the sources that had to be left out, with the reason."""
+) -> tuple[BuiltChunks, Sketches, dict[int, str]]:
+    """The chunks in order, their sketches together, and the sources that had to be left out, with the reason."""
     context, tasks = plan.context, plan.tasks
     bad: dict[int, str] = {}
     while True:
@@ -266,7 +267,7 @@ def _run_plan(
 
             run_on_dask(job.scheduler, context, run)
         if not run.failures:
-            return tuple(chunk for task in tasks for chunk in run.built[task.number]), bad
+            return tuple(chunk for task in tasks for chunk in run.built[task.number]), run.sketches.total(), bad
         bad |= _blame(run.failures)
         tasks = key_tasks(context, _without_sources(tasks, bad))
         if not tasks:

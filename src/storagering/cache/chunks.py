@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from storagering.cache.statistics import Statistics, describe_batch
+from storagering.cache.sketches import Sketches, SketchSum, encode_sketches
+from storagering.cache.statistics import Statistics, describe_fully
 from storagering.cache.store import chunk_store, digest_of
 from storagering.files import write_new
 from storagering.formats.batches import cut_batch, join_batches, raw_size_of, size_of
@@ -23,10 +25,15 @@ _DENSE = 4
 
 @dataclass(frozen=True)
 class BuiltChunk:
-    """A chunk in the staging folder, numbered from entry 0, and its statistics."""
+    """A chunk in the staging folder, numbered from entry 0, and its statistics.
+
+    Attributes:
+        sketches: those of all chunks of its task, encoded, if it is the first one; b"" once they are added up.
+    """
 
     chunk: Chunk
     statistics: Statistics
+    sketches: bytes = b""
 
 
 class ChunkWriter:
@@ -37,7 +44,13 @@ class ChunkWriter:
         self._waiting: list[Batch] = []
         self._bytes = 0
         self._spans: list[Span] = []
+        self._sketches = SketchSum()
         self.built: list[BuiltChunk] = []
+
+    def finish(self) -> tuple[BuiltChunk, ...]:
+        """Write what is left; all chunks."""
+        self.flush()
+        return with_sketches(self.built, self._sketches)
 
     def add(self, batch: Batch, span: Span) -> None:
         """Take the selected entries of a piece."""
@@ -72,10 +85,21 @@ class ChunkWriter:
         self._waiting, self._spans, self._bytes = [], [], 0
         if waiting:
             stem = f"{self._prefix}-{len(self.built):04d}"
-            self.built.append(write_chunk(join_batches(self._schema, waiting), spans, self._spec, self._staging, stem))
+            chunk, sketches = write_chunk(join_batches(self._schema, waiting), spans, self._spec, self._staging, stem)
+            self.built.append(chunk)
+            self._sketches.add(sketches)
 
 
-def write_chunk(batch: Batch, spans: tuple[Span, ...], spec: ConversionSpec, staging: Path, stem: str) -> BuiltChunk:
+def with_sketches(built: Sequence[BuiltChunk], sketches: SketchSum) -> tuple[BuiltChunk, ...]:
+    """The chunks of a task, the first of which brings the sketches of all."""
+    if not built:
+        return ()
+    return replace(built[0], sketches=encode_sketches(sketches.total())), *built[1:]
+
+
+def write_chunk(
+    batch: Batch, spans: tuple[Span, ...], spec: ConversionSpec, staging: Path, stem: str
+) -> tuple[BuiltChunk, Sketches]:
     """Write one chunk; ``stem`` is its file's name without the suffix."""
     store = chunk_store(spec.format, spec.layout)
     batch = round_batch(batch)
@@ -93,7 +117,8 @@ def write_chunk(batch: Batch, spans: tuple[Span, ...], spec: ConversionSpec, sta
         checksum=encoded.checksum,
         spans=spans,
     )
-    return BuiltChunk(chunk, describe_batch(batch))
+    statistics, sketches = describe_fully(batch)
+    return BuiltChunk(chunk, statistics), sketches
 
 
 def chunk_size_of(batch: Batch) -> int:

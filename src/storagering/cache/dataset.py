@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from storagering.cache.access import ChunkAccess
 from storagering.cache.layout import Cache, open_cache
 from storagering.cache.manifest import MANIFEST_NAME
+from storagering.cache.quantiles import spread_of
+from storagering.cache.statistics import read_sketches
 from storagering.cache.store import ChunkReader, read_batch
+from storagering.cache.tally import Tally
 from storagering.config import load_settings
-from storagering.errors import SpecError
+from storagering.distributions import Bin, Distribution
+from storagering.errors import SchemaError, SpecError
 from storagering.types import Batch, Chunk, Manifest, Schema
+
+if TYPE_CHECKING:
+    from storagering.cache.view import View
 
 
 class Dataset:
@@ -66,14 +73,26 @@ class Dataset:
         """A way to many of its chunks, which keeps open what fetching them needs; close it."""
         return ChunkAccess(self.cache, self.manifest, purpose)
 
-    def batches(self, columns: Iterable[str] | None = None, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
-        """The chunks that hold entries ``start`` to ``stop``, decoded, whole and in order."""
+    def batches(
+        self, columns: Iterable[str] | None = None, start: int = 0, stop: int | None = None, *, purpose: str = "batches"
+    ) -> Iterator[Batch]:
+        """The chunks that hold entries ``start`` to ``stop``, decoded, whole and in order.
+
+        Args:
+            purpose: what the catalog's table of accesses says that they were read for.
+        """
         schema = self.schema.select(columns)
         start, stop = self._range(start, stop)
-        with self.access() as access:
+        with self.access() as access, self.tally(access, purpose, schema.names) as tally:
             for chunk in self.manifest.chunks:
                 if chunk.start < stop and chunk.stop > start:
-                    yield read_batch(access.open(chunk), schema, chunk.num_entries)
+                    reader = access.open(chunk)
+                    tally.add(reader, min(stop, chunk.stop) - max(start, chunk.start))
+                    yield read_batch(reader, schema, chunk.num_entries)
+
+    def tally(self, access: ChunkAccess, purpose: str, columns: Sequence[str]) -> Tally:
+        """Has what is read by an access in a ``with`` block noted in the journal."""
+        return Tally(self.cache, self.manifest, access, purpose, columns)
 
     def arrays(self, columns: Iterable[str] | None = None, start: int = 0, stop: int | None = None) -> Any:
         """Entries ``start`` to ``stop`` as an Awkward record array, one field a column.
@@ -93,12 +112,65 @@ class Dataset:
         start, stop = self._range(start, stop)
         pieces = []
         at = next((c.start for c in self.manifest.chunks if c.stop > start), 0)
-        for batch in self.batches(schema.names, start, stop):
+        for batch in self.batches(schema.names, start, stop, purpose="arrays"):
             pieces.append(to_awkward(batch)[max(0, start - at) : stop - at])
             at += len(batch)
         if not pieces:
             return _no_entries(schema)
         return pieces[0] if len(pieces) == 1 else ak.concatenate(pieces)
+
+    def where(self, expression: str) -> View:
+        """The entries for which a selection is true, as a view that loaders take, too; nothing is read yet.
+
+        Args:
+            expression: as that of ``convert --where``, over columns of the dataset: ``"(MET_pt > 200) & (nJet > 2)"``.
+
+        Raises:
+            SpecError: it is not an expression of these columns.
+        """
+        from storagering.cache.view import View
+
+        return View(self, expression)
+
+    def quantiles(self, column: str, probabilities: Iterable[float]) -> list[float]:
+        """Quantiles of a column's finite numbers, as `numpy.quantile` has them, without reading the column.
+
+        Each lies between estimates of the numbers of the two nearest ranks; these are at most 2^-7 off, relatively.
+        They are exact at 0 and 1, for integers up to 256, and where there are at most 64 different values. Bools count
+        as 0 and 1, and the numbers of lists and arrays each for themselves.
+
+        Args:
+            probabilities: each from 0 to 1.
+
+        Raises:
+            SchemaError: there is no such column (lists the nearest names), or it has no finite numbers.
+            SpecError: a probability is not within 0 and 1.
+            CorruptDataError: the table of statistics is damaged.
+        """
+        self._distribution(column)
+        number = self.schema.names.index(column)
+        sketch = read_sketches(self.path, self.manifest, [column])[column]
+        spread = spread_of(self.schema.columns[number], self.manifest.statistics[number], sketch)
+        return [] if spread is None else spread.quantiles(probabilities)
+
+    def histogram(self, column: str) -> tuple[Bin, ...]:
+        """At most 64 bins (low, high, count) that hold all of a column's finite numbers, without reading the column.
+
+        Bins are of equal width where most numbers lie, and two wider ones hold what is beyond, if there is something;
+        counts are off by what a quantile is off. Where there are at most 64 different values, each has a bin with
+        ``low == high``, and the counts are exact.
+
+        Raises:
+            SchemaError: there is no such column (lists the nearest names), or it has no finite numbers.
+        """
+        return self._distribution(column).bins
+
+    def _distribution(self, column: str) -> Distribution:
+        self.schema.select([column])
+        found = self.manifest.distributions[self.schema.names.index(column)]
+        if found is None:
+            raise SchemaError(f"column {column!r} of dataset {self.name!r} has no finite numbers")
+        return found
 
     def _range(self, start: int, stop: int | None) -> tuple[int, int]:
         stop = self.num_entries if stop is None else min(stop, self.num_entries)

@@ -53,6 +53,11 @@ class DealWriter:
         self._numbers: dict[int, int] = {}
         self.built: list[BuiltChunk] = []
 
+    def finish(self) -> tuple[BuiltChunk, ...]:
+        """Write what is left; all files."""
+        self.flush()
+        return tuple(self.built)
+
     def add(self, batch: Batch, span: Span) -> None:
         """Take the selected entries of a piece, whose ids do not tell the source yet."""
         size = size_of(batch)

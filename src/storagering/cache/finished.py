@@ -6,7 +6,7 @@ because a file went takes what still fits.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -77,16 +77,16 @@ class FinishedTasks:
     def __init__(self, staging: Path) -> None:
         self._staging = staging
 
-    def find(self, tasks: Sequence[Task]) -> dict[int, BuiltChunks]:
-        """Task number -> chunks, for every task that is finished and sound; what is not is removed."""
-        found: dict[int, BuiltChunks] = {}
+    def find(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, BuiltChunks]]:
+        """Every task that is finished and sound, with its chunks; what is not is removed."""
         files = self._files()
         for task in tasks:
             try:
-                found[task.number] = self._take(task)
+                found = self._take(task)
             except (CorruptDataError, NotFoundError, msgspec.MsgspecError, ValueError):
                 _unlink(files.get(task.key, []))
-        return found
+            else:
+                yield task, found
 
     def keep(self, task: Task, built: BuiltChunks) -> None:
         """Note that a task is finished; its chunk files are on the disk already."""

@@ -11,8 +11,11 @@ ROOT/fills/KEY.json     which dataset came of a request, so that no server need 
 ROOT/leases/ID.lock     held by a process that pins chunks or claims room
 ROOT/pins/NAME.json     a dataset that somebody wants to stay, until it is unpinned
 ROOT/node               the id by which other nodes know this one; locks/.forward.lock is held by who forwards
+ROOT/journals/KIND/     what processes tell of what they did: see `storagering.cache.journal`
+ROOT/logs/KIND/DIGEST.parquet   imported logs of the grid
 ROOT/ledger.sqlite      which chunks lie here, and their use; may be deleted at any time
 ROOT/quarantine/        damaged files that were replaced, and folders that were in the way
+ROOT/indexes/NAME-DIGEST/COLUMN.bitmaps   bitmap indexes of columns; may be deleted at any time
 ROOT/catalog.duckdb     an index; may be deleted at any time
 """
 
@@ -54,7 +57,13 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 #: The key of what is staged for chunks that are fetched begins with this.
 FETCH_KEY = "fetch"
 #: Tables of the catalog: a dataset of that name could not be queried.
-RESERVED_NAMES = frozenset({"datasets", "columns", "chunks", "source_files", "skipped_columns", "skipped_sources"})
+RESERVED_NAMES = frozenset({
+    "accesses", "chunks", "columns", "datasets", "insight_cold", "insight_cpu_efficiency", "insight_failures",
+    "insight_hot_without_replica", "insight_site_traffic", "journals", "lineage", "log_accesses", "log_aso",
+    "log_cmssw", "log_condor", "log_dbs", "log_eos", "log_files", "log_fts", "log_jobmonitoring", "log_jobs",
+    "log_phedex", "log_replicas", "log_transfers", "log_wmarchive", "log_xrootd", "replicas", "residents",
+    "skipped_columns", "skipped_sources", "source_files", "trainings", "versions",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +153,7 @@ class Cache:
         What builds of another key left under the name is removed, unless told otherwise. The folder is kept
         when the block ends if a task is finished in it; `remove_directory` it when nothing in it is of use any more.
         """
-        path = safe_join(self.root, "staging", f"{check_name(name)}.{key}{self._machine}")
+        path = safe_join(self.root, "staging", f"{check_name(name)}.{key}{self.machine}")
         if not keep_others:
             self._drop_unfinished(name, keep=path)
         lock, owner = _lock_of(path), os.getpid()
@@ -240,13 +249,13 @@ class Cache:
             raise NotFoundError(f"no dataset {name!r} in {self.root}{nearest_names(name, self.names())}")
 
     @property
-    def _machine(self) -> str:
-        """What tells the staging folders of this machine from those of others, where these share the cache."""
+    def machine(self) -> str:
+        """What tells staging folders and journals of this machine from those of others, where these share the cache."""
         return f"@{sha256_hex(platform.node().encode())[:8]}" if self.settings.shared else ""
 
     def is_of_another_machine(self, folder: Path) -> bool:
-        """Whether a staging folder belongs to a machine whose locks cannot be seen from here."""
-        return "@" in folder.name and not (self._machine and folder.name.endswith(self._machine))
+        """Whether a staging folder, or journal without its suffix, is of a machine whose locks cannot be seen here."""
+        return "@" in folder.name and not (self.machine and folder.name.endswith(self.machine))
 
     def can_go_on(self, folder: Path) -> bool:
         """Whether a build can go on from that staging folder: not if what it made is published."""

@@ -112,3 +112,6 @@ def _check_consistency(manifest: Manifest, where: str) -> None:
             raise FormatError(f"{where}: a name is used twice")
     if len(manifest.statistics) != len(manifest.schema.columns):
         raise FormatError(f"{where}: {len(manifest.statistics)} statistics for {len(manifest.schema.columns)} columns")
+    sound = all(one is None or one.is_sound for one in manifest.distributions)
+    if len(manifest.distributions) != len(manifest.schema.columns) or not sound:
+        raise FormatError(f"{where}: its distributions are not those of {len(manifest.schema.columns)} columns")

@@ -54,7 +54,7 @@ def mix_outcome(outcome: Outcome, first_source: int, space: BuildSpace, progress
     built = tuple(chunk for task in tasks for chunk in run.built[task.number])
     if (mixed := sum(item.chunk.num_entries for item in built)) != total:
         raise ChecksumError(f"{context.staging}: {total:,} entries were dealt, and {mixed:,} came out; begin again")
-    return replace(outcome, built=built)
+    return replace(outcome, built=built, sketches=run.sketches.total())
 
 
 def _cut_shares(tally: Tally, limit_bytes: int) -> Iterator[Share]:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from storagering.cache.chunks import BuiltChunk, chunk_size_of, write_chunk
+from storagering.cache.chunks import BuiltChunk, chunk_size_of, with_sketches, write_chunk
 from storagering.cache.deals import read_piles
 from storagering.cache.entry_keys import ENTRY_BITS, ENTRY_ID, mixing_keys, source_keys, split_ids
 from storagering.cache.messages import BuildContext, Mixing, Share, Task
+from storagering.cache.sketches import SketchSum
 from storagering.errors import ChecksumError
 from storagering.formats.batches import join_batches, take_batch
 from storagering.types import Array, Batch
@@ -45,11 +46,14 @@ def mix_share(context: BuildContext, task: Task, report: Callable[[int, int], No
     chunks = min(entries, max(1, round(chunk_size_of(batch) / context.spec.chunk_bytes)))
     cuts = np.linspace(0, entries, chunks + 1).astype(int).tolist()
     prefix, built = f"task-{task.key}-{secrets.token_hex(4)}", list[BuiltChunk]()
+    sketches = SketchSum()
     for number, (start, stop) in enumerate(pairwise(cuts)):
         chunk = take_batch(batch, order[start:stop])
-        built.append(write_chunk(chunk, (), context.spec, Path(context.staging), f"{prefix}-{number:04d}"))
-        report(stop - start, built[-1].chunk.raw_bytes)
-    return tuple(built)
+        made, own = write_chunk(chunk, (), context.spec, Path(context.staging), f"{prefix}-{number:04d}")
+        built.append(made)
+        sketches.add(own)
+        report(stop - start, made.chunk.raw_bytes)
+    return with_sketches(built, sketches)
 
 
 def _gather(context: BuildContext, mixing: Mixing, share: Share) -> Iterator[Batch]:

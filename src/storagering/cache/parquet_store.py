@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,10 @@ class ParquetChunkReader:
     def read_offsets(self, name: str) -> Array:
         """See `ChunkReader.read_offsets`."""
         return self.read_column(name)[0]
+
+    def stored_bytes(self, names: Iterable[str]) -> int:  # noqa: ARG002  (all of it is checked)
+        """See `ChunkReader.stored_bytes`."""
+        return len(self._view)
 
     def packed_rows(self) -> None:
         """See `ChunkReader.packed_rows`."""

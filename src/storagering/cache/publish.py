@@ -19,8 +19,10 @@ from storagering.cache.manifest import (
     spec_key,
 )
 from storagering.cache.messages import BuildContext
+from storagering.cache.quantiles import find_distributions
 from storagering.cache.residency import mark_partial
-from storagering.cache.statistics import extend_statistics_table, merge_statistics, statistics_table
+from storagering.cache.sketches import Sketches, merge_sketches
+from storagering.cache.statistics import extend_statistics_table, merge_statistics, sketches_in, statistics_table
 from storagering.cache.store import chunk_store
 from storagering.errors import CacheError, ChecksumError
 from storagering.files import (
@@ -50,6 +52,7 @@ class Outcome:
         built: the chunks in order, still in the staging folder.
         bad: numbers of the context's sources that were left out -> why.
         skipped_sources: further ones that could not even be opened.
+        sketches: of all chunks together.
     """
 
     context: BuildContext
@@ -57,6 +60,7 @@ class Outcome:
     bad: Mapping[int, str]
     skipped: tuple[SkippedColumn, ...]
     skipped_sources: tuple[SkippedSource, ...]
+    sketches: Sketches
 
     def all_skipped_sources(self) -> tuple[SkippedSource, ...]:
         """Sources left out, in the order in which they were given."""
@@ -82,7 +86,9 @@ def assemble_dataset(name: str, outcome: Outcome, folder: Path) -> Manifest:
     context, built = outcome.good()
     make_directory(folder)
     chunks = _place_chunks(context, built, folder, 0, 0)
-    table = statistics_table(context.schema, [b.statistics for b in built])
+    per_chunk = [b.statistics for b in built]
+    statistics = merge_statistics(per_chunk, len(context.schema.columns))
+    table = statistics_table(context.schema, per_chunk, statistics, outcome.sketches)
     file = _statistics_name(1)
     write_new(folder / file, table)
     manifest = seal_manifest(
@@ -94,10 +100,11 @@ def assemble_dataset(name: str, outcome: Outcome, folder: Path) -> Manifest:
             schema=context.schema,
             sources=context.sources,
             chunks=chunks,
-            statistics=merge_statistics([b.statistics for b in built], len(context.schema.columns)),
+            statistics=statistics,
             chunk_statistics=(file, sha256_hex(table)),
             skipped=outcome.skipped,
             skipped_sources=outcome.all_skipped_sources(),
+            distributions=find_distributions(context.schema, statistics, outcome.sketches),
         )
     )
     write_new(folder / MANIFEST_NAME, encode_manifest(manifest))
@@ -118,10 +125,12 @@ def extend_dataset(old: Manifest, spec: ConversionSpec, outcome: Outcome, folder
     table = read_file(folder / before, _STATISTICS_LIMIT_BYTES)
     if sha256_hex(table) != digest:
         raise ChecksumError(f"{folder / before} is damaged; remove dataset {old.name!r} and convert it again")
-    table = extend_statistics_table(table, context.schema, [b.statistics for b in built], len(old.chunks))
+    per_chunk = [b.statistics for b in built]
+    statistics = merge_statistics([old.statistics] * bool(old.chunks) + per_chunk, len(old.schema.columns))
+    sketches = merge_sketches([sketches_in(table, old.schema), outcome.sketches])
+    table = extend_statistics_table(table, old.schema, per_chunk, statistics, sketches, len(old.chunks))
     file = _statistics_name(version)
     write_new(folder / file, table)
-    statistics = [old.statistics] * bool(old.chunks) + [b.statistics for b in built]
     tried = {identify(url) for url, _ in context.spec.sources}
     manifest = seal_manifest(
         replace(
@@ -131,7 +140,7 @@ def extend_dataset(old: Manifest, spec: ConversionSpec, outcome: Outcome, folder
             spec_key=spec_key(spec),
             sources=old.sources + context.sources,
             chunks=old.chunks + chunks,
-            statistics=merge_statistics(statistics, len(old.schema.columns)),
+            statistics=statistics,
             chunk_statistics=(file, sha256_hex(table)),
             skipped=tuple(dict.fromkeys(old.skipped + outcome.skipped)),
             skipped_sources=(
@@ -140,6 +149,7 @@ def extend_dataset(old: Manifest, spec: ConversionSpec, outcome: Outcome, folder
             ),
             version=version,
             parent=old.digest,
+            distributions=find_distributions(old.schema, statistics, sketches),
         )
     )
     write_new(folder / earlier_manifest_name(old.version), encode_manifest(old))

@@ -19,7 +19,7 @@ from storagering.files import disk_errors, make_directory
 
 #: What every cache has; renames lead from one to the other.
 FOLDERS = ("datasets", "staging", "locks")
-_LATER = ("fills", "leases", "pins", "quarantine")
+_LATER = ("fills", "indexes", "journals", "leases", "logs", "pins", "quarantine")
 #: File systems of one machine alone. On all others its locks may mean nothing to the next machine.
 _LOCAL = frozenset({
     "bcachefs", "btrfs", "erofs", "ext2", "ext3", "ext4", "f2fs", "fuse.fuse-overlayfs", "jfs", "overlay", "ramfs",

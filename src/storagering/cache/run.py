@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from storagering.cache.build_space import BuildSpace
 from storagering.cache.finished import BuiltChunks, FinishedTasks
 from storagering.cache.messages import BuildContext, Task, is_bad_source, spool_of
 from storagering.cache.progress import BuildProgress
+from storagering.cache.sketches import SketchSum, decode_sketches
 from storagering.errors import StorageringError
 from storagering.files import remove_directory
 
@@ -20,6 +22,7 @@ class Run:
 
     Attributes:
         built: task number -> its chunks.
+        sketches: those of all chunks together.
         failures: task number -> error, of tasks whose source is bad and may be left out.
         todo: the tasks that no earlier run has finished, in order.
     """
@@ -30,10 +33,11 @@ class Run:
         self._context, self._progress, self._space = context, progress, space
         self._finished = FinishedTasks(Path(context.staging))
         self._lock = threading.Lock()
-        self.built: dict[int, BuiltChunks] = self._finished.find(tasks)
-        for task in tasks:
-            if task.number in self.built:
-                space.take(task.key, self.built[task.number])
+        self.sketches = SketchSum()
+        self.built: dict[int, BuiltChunks] = {}
+        for task, built in self._finished.find(tasks):
+            space.take(task.key, built)
+            self._keep(task, built)
         self.failures: dict[int, StorageringError] = {}
         self.todo = [task for task in tasks if task.number not in self.built]
         self._open = Counter(source for task in self.todo for source in task.sources)
@@ -55,8 +59,14 @@ class Run:
         self._space.take(task.key, built)
         self._finished.keep(task, built)
         with self._lock:
-            self.built[task.number] = built
+            self._keep(task, built)
         self._close(task)
+
+    def _keep(self, task: Task, built: BuiltChunks) -> None:
+        """Add up the sketches at once: those of all chunks would not fit in memory."""
+        for item in built:
+            self.sketches.add(decode_sketches(item.sketches))
+        self.built[task.number] = tuple(replace(item, sketches=b"") for item in built)
 
     def failed(self, task: Task, error: StorageringError) -> None:
         """The task ended with that error; raises it if the build must end with it."""

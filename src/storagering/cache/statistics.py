@@ -13,15 +13,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from storagering.cache.moments import find_moments, pool
+from storagering.cache.sketches import Sketch, Sketches, collect_sketches, count_column, has_numbers, join_columns
 from storagering.errors import ChecksumError
 from storagering.files import read_file, safe_join
 from storagering.types import Array, Batch, Column, ColumnStatistics, Manifest, Schema, sha256_hex
 
 Statistics = tuple[ColumnStatistics | None, ...]
 
-#: Numbers that are taken at once, as float64.
-_BLOCK = 32 << 10
 _TABLE_LIMIT_BYTES = 1 << 32
+#: Columns of the table -> where they come from, and their type.
+_SKETCH_FIELDS = {
+    "buckets": ("buckets", pa.int64()),
+    "bucket_counts": ("counts", pa.int64()),
+    "bucket_values": ("values", pa.float64()),
+}
 
 
 def describe_batch(batch: Batch) -> Statistics:
@@ -29,8 +35,18 @@ def describe_batch(batch: Batch) -> Statistics:
     return tuple(_describe_column(c, batch.arrays[c.name]) for c in batch.schema.columns)
 
 
+def describe_fully(batch: Batch) -> tuple[Statistics, Sketches]:
+    """Statistics and sketches of every column, one after the other: its numbers are then in the processor's cache."""
+    statistics, counted = [], []
+    for column in batch.schema.columns:
+        arrays = batch.arrays[column.name]
+        statistics.append(_describe_column(column, arrays))
+        counted.append(count_column(column, arrays))
+    return tuple(statistics), join_columns(counted)
+
+
 def _describe_column(column: Column, arrays: tuple[Array, ...]) -> ColumnStatistics | None:
-    if column.kind in ("string", "nested") or column.parts[-1].dtype[1] not in "biuf" or column.dtype == "string":
+    if not has_numbers(column):
         return None
     found = describe_numbers(arrays[-1].reshape(-1))
     if column.kind == "sparse":
@@ -58,7 +74,7 @@ def describe_numbers(numbers: Array) -> ColumnStatistics:
             return ColumnStatistics(numbers.size, nans, infinities)
         low, high = finite.min(), finite.max()
     zeros = int(np.count_nonzero(finite == 0)) if low <= 0 <= high else 0
-    mean, squares = _moments(finite)
+    mean, squares = find_moments(finite)
     if not (np.isfinite(mean) and np.isfinite(squares)):  # doubles near the end of their range
         return ColumnStatistics(numbers.size, nans, infinities, zeros, float(low), float(high))
     return ColumnStatistics(numbers.size, nans, infinities, zeros, float(low), float(high), mean, squares)
@@ -69,29 +85,6 @@ def _describe_bools(size: int, true: int) -> ColumnStatistics:
         return ColumnStatistics()
     low, high = float(true == size), float(true > 0)
     return ColumnStatistics(size, 0, 0, size - true, low, high, true / size, true * (size - true) / size)
-
-
-def _moments(numbers: Array) -> tuple[float, float]:
-    """Mean and sum of squared deviations, in blocks that stay in the processor's cache."""
-    add, buffer = np.add.reduce, np.empty(min(_BLOCK, numbers.size))
-    count, mean, squares = 0, 0.0, 0.0
-    with np.errstate(over="ignore", invalid="ignore"):
-        for start in range(0, numbers.size, _BLOCK):
-            own = buffer[: min(_BLOCK, numbers.size - start)]
-            np.copyto(own, numbers[start : start + _BLOCK], casting="unsafe")
-            own_mean = float(add(own)) / own.size
-            np.subtract(own, own_mean, out=own)
-            np.multiply(own, own, out=own)
-            mean, squares = _pool((count, mean, squares), (own.size, own_mean, float(add(own))))
-            count += own.size
-    return mean, squares
-
-
-def _pool(a: tuple[int, float, float], b: tuple[int, float, float]) -> tuple[float, float]:
-    """Mean and sum of squares of two sets of numbers together, from their counts, means and sums of squares."""
-    (n, mean, squares), (m, other, others) = a, b  # Chan, Golub & LeVeque 1983
-    delta = other - mean
-    return mean + delta * m / (n + m), squares + others + delta * delta * n * m / (n + m)
 
 
 def merge_statistics(parts: Sequence[Statistics], num_columns: int) -> Statistics:
@@ -111,7 +104,7 @@ def _merge(a: ColumnStatistics | None, b: ColumnStatistics | None) -> ColumnStat
     elif m and (a.mean is None or b.mean is None):
         mean, squares = None, 0.0
     elif m and a.mean is not None and b.mean is not None:
-        mean, squares = _pool((n, a.mean, a.sum_squares), (m, b.mean, b.sum_squares))
+        _, mean, squares = pool((n, a.mean, a.sum_squares), (m, b.mean, b.sum_squares))
         if not np.isfinite(squares):  # doubles near the end of their range
             mean, squares = None, 0.0
     return ColumnStatistics(
@@ -126,56 +119,115 @@ def _merge(a: ColumnStatistics | None, b: ColumnStatistics | None) -> ColumnStat
     )
 
 
-def statistics_table(schema: Schema, per_chunk: Sequence[Statistics]) -> bytes:
-    """Statistics of every column in every chunk, as a Parquet file (chunk, column, count, ...)."""
-    return _as_parquet(_table_of(schema, per_chunk, 0))
+def statistics_table(schema: Schema, per_chunk: Sequence[Statistics], totals: Statistics, sketches: Sketches) -> bytes:
+    """A Parquet file of statistics: of every column in every chunk (chunk, column, count, ...) and in all of them.
+
+    The latter have no chunk, but a sketch (buckets, bucket_counts, and bucket_values if there are few values).
+    """
+    return _as_parquet([_table_of(schema, per_chunk, 0), _table_of_totals(schema, totals, sketches)])
 
 
-def extend_statistics_table(table: bytes, schema: Schema, per_chunk: Sequence[Statistics], first: int) -> bytes:
-    """The Parquet file with more chunks, numbered from ``first``."""
-    return _as_parquet(pa.concat_tables([pq.read_table(pa.BufferReader(table)), _table_of(schema, per_chunk, first)]))
+def extend_statistics_table(
+    table: bytes, schema: Schema, per_chunk: Sequence[Statistics], totals: Statistics, sketches: Sketches, first: int
+) -> bytes:
+    """The Parquet file with more chunks, numbered from ``first``, and with the totals that there are then."""
+    before = pq.read_table(pa.BufferReader(table), filters=pc.field("chunk").is_valid())
+    return _as_parquet([before, _table_of(schema, per_chunk, first), _table_of_totals(schema, totals, sketches)])
 
 
 def _table_of(schema: Schema, per_chunk: Sequence[Statistics], first: int) -> pa.Table:
     found = [
-        (number, column.name, own)
+        (number, column.name, own, None)
         for number, statistics in enumerate(per_chunk, first)
         for column, own in zip(schema.columns, statistics, strict=True)
         if own is not None
     ]
+    return _make_table(found)
+
+
+def _table_of_totals(schema: Schema, totals: Statistics, sketches: Sketches) -> pa.Table:
+    numbered = enumerate(zip(schema.columns, totals, strict=True))
+    return _make_table([(None, c.name, own, sketches.of(n)) for n, (c, own) in numbered if own is not None])
+
+
+def _make_table(rows: Sequence[tuple[int | None, str, ColumnStatistics, Sketch | None]]) -> pa.Table:
     kinds = {"int": pa.int64(), "float": pa.float64(), "float | None": pa.float64()}
     table = {
-        "chunk": pa.array([number for number, _, _ in found], pa.int64()),
-        "column": pa.array([name for _, name, _ in found], pa.string()),
+        "chunk": pa.array([number for number, *_ in rows], pa.int64()),
+        "column": pa.array([name for _, name, *_ in rows], pa.string()),
     }
     for field in fields(ColumnStatistics):
-        table[field.name] = pa.array([getattr(own, field.name) for _, _, own in found], kinds[str(field.type)])
+        table[field.name] = pa.array([getattr(own, field.name) for _, _, own, _ in rows], kinds[str(field.type)])
+    for name, (key, kind) in _SKETCH_FIELDS.items():
+        table[name] = pa.array(
+            [None if s is None else getattr(s, key) for *_, s in rows], pa.list_(pa.field("element", kind))
+        )
     return pa.table(table)
+
+
+def sketches_in(table: bytes, schema: Schema) -> Sketches:
+    """The sketches in the Parquet file."""
+    found = _read_sketches(table, schema.names)
+    return collect_sketches((number, found[name]) for number, name in enumerate(schema.names) if name in found)
+
+
+def _read_sketches(table: bytes, names: Sequence[str]) -> dict[str, Sketch]:
+    wanted = pc.field("chunk").is_null() & pc.field("column").isin(pa.array(names, pa.string()))
+    rows = pq.read_table(pa.BufferReader(table), columns=["column", *_SKETCH_FIELDS], filters=wanted)
+    arrays = [[item.values.to_numpy(zero_copy_only=False) for item in rows[name]] for name in _SKETCH_FIELDS]
+    return {name: Sketch(*own) for name, *own in zip(rows["column"].to_pylist(), *arrays, strict=True)}
+
+
+def read_sketches(folder: Path, manifest: Manifest, names: Sequence[str]) -> dict[str, Sketch]:
+    """Sketches of the named columns, those of plain numbers, of a dataset; raises as `read_statistics_table`."""
+    return _read_sketches(_read_checked(folder, manifest), names)
 
 
 def read_statistics_table(folder: Path, manifest: Manifest, names: Sequence[str]) -> list[dict[str, ColumnStatistics]]:
     """Statistics of the named columns, those of plain numbers, chunk by chunk, from a dataset's folder.
 
     Raises:
-        NotFoundError: the table is missing.
-        ChecksumError: it is not what the manifest says.
+        NotFoundError, ChecksumError: as `read_statistics`.
     """
-    file, digest = manifest.chunk_statistics
-    path = safe_join(folder, file)
-    data = read_file(path, _TABLE_LIMIT_BYTES)
-    if sha256_hex(data) != digest:
-        raise ChecksumError(f"{path} is damaged: its bytes changed on disk; remove the dataset, convert again")
     found: list[dict[str, ColumnStatistics]] = [{} for _ in manifest.chunks]
-    columns = pq.read_table(
-        pa.BufferReader(data), filters=pc.field("column").isin(pa.array(names, pa.string()))
-    ).to_pydict()
+    columns = read_statistics(folder, manifest, names).to_pydict()
     rows = zip(*(columns[field.name] for field in fields(ColumnStatistics)), strict=True)
     for number, name, row in zip(columns["chunk"], columns["column"], rows, strict=True):
         found[number][name] = ColumnStatistics(*row)
     return found
 
 
-def _as_parquet(table: pa.Table) -> bytes:
+def read_statistics(folder: Path, manifest: Manifest, names: Sequence[str]) -> pa.Table:
+    """The rows of the table beside the manifest that are about the named columns.
+
+    Raises:
+        NotFoundError: the table is missing.
+        ChecksumError: it is not what the manifest says.
+    """
+    wanted = pc.field("chunk").is_valid() & pc.field("column").isin(pa.array(names, pa.string()))
+    keys = [field.name for field in fields(ColumnStatistics)]
+    return pq.read_table(
+        pa.BufferReader(_read_checked(folder, manifest)), columns=["chunk", "column", *keys], filters=wanted
+    )
+
+
+def _read_checked(folder: Path, manifest: Manifest) -> bytes:
+    file, digest = manifest.chunk_statistics
+    path = safe_join(folder, file)
+    data = read_file(path, _TABLE_LIMIT_BYTES)
+    if sha256_hex(data) != digest:
+        raise ChecksumError(f"{path} is damaged: its bytes changed on disk; remove the dataset, convert again")
+    return data
+
+
+def _as_parquet(tables: Sequence[pa.Table]) -> bytes:
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    encodings = {f"{name}.list.element": "DELTA_BINARY_PACKED" for name in ("buckets", "bucket_counts")}
+    pq.write_table(
+        pa.concat_tables(tables).combine_chunks(),
+        sink,
+        compression="zstd",
+        use_dictionary=["column"],
+        column_encoding=encodings,
+    )
     return bytes(sink.getvalue().to_pybytes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -61,6 +62,9 @@ class ChunkReader(Protocol):
 
     def read_offsets(self, name: str) -> Array:
         """The offsets of a jagged or sparse column alone (int64, one more than entries); raises as `read_column`."""
+
+    def stored_bytes(self, names: Iterable[str]) -> int:
+        """About how many bytes of the file are read for these columns."""
 
     def packed_rows(self) -> PackedRows | None:
         """The rows in which the flat columns are packed, None in other layouts."""

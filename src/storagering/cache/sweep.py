@@ -7,9 +7,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from storagering.cache.bitmaps import index_folder
 from storagering.cache.layout import Cache
 from storagering.cache.leases import sweep_leases
 from storagering.cache.space import folder_bytes
+from storagering.errors import NotFoundError, StorageringError
 from storagering.files import FileLock, remove_directory, remove_file
 
 _PUT_ASIDE = "*.corrupt*"
@@ -32,6 +34,7 @@ def sweep_cache(cache: Cache, *, unfinished: bool, dry_run: bool) -> tuple[Swept
         *_free_locks(root, dry_run=dry_run),
         *_all_of(root.glob("*/.removed-*"), "being removed when its process died", remove_directory, dry_run),
         *_all_of((root / "quarantine").glob("*"), "damaged, and replaced", _remove, dry_run),
+        *_all_of(_idle_indexes(cache), "index of a dataset that is gone", remove_directory, dry_run),
         *_all_of(root.glob(_PUT_ASIDE), "damaged index, made anew", remove_file, dry_run),
     ]
     if not dry_run:
@@ -54,6 +57,21 @@ def _dead_builds(cache: Cache, *, unfinished: bool, dry_run: bool) -> Iterator[S
                     remove_file(lock_path)
             finally:
                 lock.release()
+
+
+def _idle_indexes(cache: Cache) -> Iterator[Path]:
+    """Folders of bitmap indexes of datasets, or versions of them, that are not there any more."""
+    for folder in (cache.root / "indexes").glob("*-*"):
+        name = folder.name.rpartition("-")[0]
+        try:
+            versions = range(1, cache.manifest(name).version + 1)
+            known = {index_folder(cache, cache.manifest(name, version)) for version in versions}
+        except NotFoundError:
+            known = set()
+        except StorageringError:  # it cannot be read just now
+            continue
+        if folder not in known:
+            yield folder
 
 
 def _free_locks(root: Path, *, dry_run: bool) -> Iterator[Swept]:

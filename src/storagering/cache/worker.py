@@ -93,8 +93,7 @@ def run_task(
         writer.add(batch, span)
         del batch  # before the next one is read
         report(span.stop - span.start, size)
-    writer.flush()
-    return tuple(writer.built)
+    return writer.finish()
 
 
 @contextmanager

@@ -12,6 +12,7 @@ In the rows layout the flat columns are one raw array of words, ``storagering.ro
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -246,6 +247,17 @@ class ZarrChunkReader:
         """See `ChunkReader.read_offsets`."""
         first, column = self._first_row[name]
         return self._read_part(first, column, column.parts[0], None)
+
+    def stored_bytes(self, names: Iterable[str]) -> int:
+        """See `ChunkReader.stored_bytes`."""
+        places, packed = set[tuple[int, int]](), False
+        for name in names:
+            first, column = self._first_row[name]
+            for row in self._index[first : first + len(column.parts)]:
+                places.add((row["start"].item(), row["stop"].item()))
+                packed |= row["codec"].item() == PACKED
+        rows = self._packed.words.nbytes if packed and self._packed is not None else 0
+        return rows + sum(stop - start for start, stop in places)
 
     def _check(self, start: int, stop: int, checksum: int, column: Column) -> None:
         if xxhash.xxh3_64_intdigest(load_mapped(self._path, self._view, start, stop)) != checksum:

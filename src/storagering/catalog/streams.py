@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pyarrow as pa
 from storagering.cache.access import ChunkAccess
 from storagering.cache.dataset import Dataset
 from storagering.cache.store import read_batch
+from storagering.cache.tally import Tally
 from storagering.formats.arrow import arrow_type, to_arrow
 from storagering.formats.forms import UnsupportedTypeError
 from storagering.types import Chunk, Column, Schema
@@ -22,16 +24,24 @@ _CHUNKS_AHEAD = 4
 class DatasetStream:
     """What DuckDB scans: each scan starts a new stream over the chunks.
 
+    Args:
+        chunks: that can hold what is looked for; the others are not opened.
+
     Attributes:
         error: what reading raised, if anything; DuckDB turns it into an error of its own.
+        read: where the chunks start that were read.
     """
 
-    def __init__(self, dataset: Dataset, columns: Sequence[Column], threads: int) -> None:
-        self._dataset = dataset
+    def __init__(
+        self, dataset: Dataset, columns: Sequence[Column], threads: int, chunks: Sequence[Chunk] | None = None
+    ) -> None:
+        self.dataset = dataset
+        self._chunks = dataset.manifest.chunks if chunks is None else chunks
         self._schema = Schema(tuple(columns))
         self._threads = threads
-        self._arrow = pa.schema([(c.name, _sql_type(arrow_type(c))) for c in columns])
+        self._arrow = pa.schema([(c.name, _sql_type_of(c)) for c in columns])
         self.error: Exception | None = None
+        self.read: set[int] = set()
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> Any:
         reader = pa.RecordBatchReader.from_batches(self._arrow, self._batches())
@@ -39,10 +49,15 @@ class DatasetStream:
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
         waiting: deque[Future[pa.RecordBatch]] = deque()
-        with self._dataset.access() as access, ThreadPoolExecutor(self._threads, "storagering-sql") as threads:
+        dataset, names = self.dataset, self._schema.names
+        with (
+            dataset.access() as access,
+            dataset.tally(access, "sql", names) as tally,
+            ThreadPoolExecutor(self._threads, "storagering-sql") as threads,
+        ):
             try:
-                for chunk in self._dataset.manifest.chunks:
-                    waiting.append(threads.submit(self._read, access, chunk))
+                for chunk in self._chunks:
+                    waiting.append(threads.submit(self._read, access, tally, chunk))
                     if len(waiting) > _CHUNKS_AHEAD:
                         yield waiting.popleft().result()
                 while waiting:
@@ -54,8 +69,11 @@ class DatasetStream:
                 for future in waiting:
                     future.cancel()
 
-    def _read(self, access: ChunkAccess, chunk: Chunk) -> pa.RecordBatch:
-        batch = read_batch(access.open(chunk), self._schema, chunk.num_entries)
+    def _read(self, access: ChunkAccess, tally: Tally, chunk: Chunk) -> pa.RecordBatch:
+        reader = access.open(chunk)
+        tally.add(reader, chunk.num_entries)
+        self.read.add(chunk.start)
+        batch = read_batch(reader, self._schema, chunk.num_entries)
         arrays = [
             to_arrow(c, batch.arrays[c.name], len(batch)).cast(kind.type)
             for c, kind in zip(self._schema.columns, self._arrow, strict=True)
@@ -68,7 +86,7 @@ def sql_columns(dataset: Dataset) -> list[Column]:
     visible = []
     for column in dataset.schema.columns:
         try:
-            arrow_type(column)
+            _sql_type_of(column)
         except UnsupportedTypeError:
             continue
         visible.append(column)
@@ -77,7 +95,13 @@ def sql_columns(dataset: Dataset) -> list[Column]:
 
 def empty_table(columns: Sequence[Column]) -> pa.Table:
     """A table of those columns without rows."""
-    return pa.schema([(c.name, _sql_type(arrow_type(c))) for c in columns]).empty_table()
+    return pa.schema([(c.name, _sql_type_of(c)) for c in columns]).empty_table()
+
+
+@lru_cache(maxsize=1 << 14)
+def _sql_type_of(column: Column) -> pa.DataType:
+    """The type that SQL sees; a query asks for it several times, and datasets have hundreds of columns."""
+    return _sql_type(arrow_type(column))
 
 
 def _sql_type(kind: pa.DataType) -> pa.DataType:

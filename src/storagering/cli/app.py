@@ -28,7 +28,9 @@ from storagering.cli import (
     pull,
     room,
     serve,
+    simulate,
     sql,
+    stats,
     train,
     verify,
 )
@@ -56,7 +58,7 @@ exit codes: 0 done, 1 a check failed, 2 wrong usage, 3 bad data, 4 the environme
 missing packages), 130 interrupted"""
 _VERBS = (
     *(inspect, convert, append, datasets, verify, room, export, copy, pull, serve),
-    *(sql, catalog, generate, train, demo, bench),
+    *(stats, sql, catalog, simulate, generate, train, demo, bench),
 )
 
 

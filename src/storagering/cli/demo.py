@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 def _make_talk(stack: ExitStack) -> DemoTalk:
     from storagering.cache.progress import BuildProgress
     from storagering.cli.progress import ConversionBar, counting_bar
-    from storagering.cli.sql import show_result
+    from storagering.cli.sql_output import show_result
     from storagering.demo.run import DemoTalk
 
     class Talk(DemoTalk):

@@ -12,12 +12,14 @@ class Cursor:
     """Where an iteration stands.
 
     Attributes:
-        position: behind the last batch that was delivered.
+        position: behind the last batch that was delivered, or where the next iteration shall begin.
+        reached: behind the last batch that was delivered, or where the epoch began.
         resuming: the next iteration begins exactly there.
         end: the epoch before which the running iteration ends; None: never, or not known before it begins.
     """
 
     position: Position = field(default_factory=Position)
+    reached: Position = field(default_factory=Position)
     resuming: bool = False
     end: int | None = None
 

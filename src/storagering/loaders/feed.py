@@ -124,6 +124,11 @@ def lead_columns(groups: Sequence[Group], lead: str | None) -> list[int | None]:
     return found
 
 
+def column_names(groups: Sequence[Group]) -> list[str]:
+    """The columns of all groups."""
+    return [column.name for group in groups for column in group.columns]
+
+
 def _holds(group: Group, name: str) -> bool:
     return group.jagged and group.flat_items and name in [column.name for column in group.columns]
 

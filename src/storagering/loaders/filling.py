@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -18,9 +18,9 @@ from storagering.cache.layout import Cache
 from storagering.cache.request import Request, open_filling
 from storagering.cache.store import ChunkReader
 from storagering.cache.unfinished import FirstEpoch
-from storagering.errors import CorruptDataError
+from storagering.errors import CorruptDataError, StorageringError
 from storagering.loaders.supply import ChunkSupply, PublishedChunks
-from storagering.types import Chunk, Schema
+from storagering.types import Chunk, Manifest, Schema
 
 _PREFIX = "fill:"
 #: In the name of a source, but not of a dataset.
@@ -56,6 +56,7 @@ class FillingChunks:
         self.entries: Sequence[int] = first.entries
         self.strata: Sequence[Sequence[int]] = (first.order,)
         self.where = f"dataset {filling.name!r}, which is being made"
+        self.fetched, self.tier = 0, "disk"
         self._starts = list(accumulate(first.entries, initial=0))
 
     @property
@@ -92,8 +93,9 @@ class FillingChunks:
     def hold(self, windows: Iterable[Sequence[int]]) -> None:
         """See `ChunkSupply.hold`: what is being made is its builder's to keep."""
 
-    def held(self, chunks: Sequence[Chunk]) -> AbstractContextManager[None]:  # noqa: ARG002  (as above)
-        """See `ChunkSupply.held`."""
+    def held(self, chunks: Sequence[Chunk]) -> AbstractContextManager[None]:
+        """See `ChunkSupply.held`: all of them were just made."""
+        self.fetched += len(chunks)
         return nullcontext()
 
     def mend(self, chunks: Sequence[Chunk]) -> bool:  # noqa: ARG002  (what was just made is not made again)
@@ -148,6 +150,10 @@ class LoaderData:
         """The dataset, when it is complete."""
         assert self._dataset is not None  # noqa: S101  (or else this method is overridden)
         return self._dataset
+
+    def label(self) -> Manifest | str:
+        """The manifest, or the name of what is not complete."""
+        return self.dataset().manifest
 
     def reading(self, epoch: int) -> Reading:
         """What an epoch reads; waits for the whole dataset unless it is the first of one that is being made."""
@@ -217,6 +223,12 @@ class FillingData(LoaderData):
 
     def dataset(self) -> Dataset:
         return self._filling.wait()
+
+    def label(self) -> Manifest | str:
+        with suppress(StorageringError):
+            if (dataset := self._filling.published()) is not None:
+                return dataset.manifest
+        return self._filling.name
 
     def close(self) -> None:
         super().close()

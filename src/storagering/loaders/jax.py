@@ -10,6 +10,7 @@ import numpy as np
 
 from storagering.cache.dataset import Dataset
 from storagering.cache.filling import FillingDataset
+from storagering.cache.view import View
 from storagering.errors import MissingExtraError, ResumeMismatchError, SchemaError, SpecError
 from storagering.loaders.batches import BatchArrays
 from storagering.loaders.feed import ColumnRequest
@@ -25,7 +26,7 @@ except ImportError as error:
 
 
 def batches(
-    dataset: Dataset | FillingDataset | str,
+    dataset: Dataset | View | FillingDataset | str,
     batch_size: int = 1024,
     columns: ColumnRequest = None,
     *,
@@ -64,7 +65,7 @@ class Batches(Loader):
 
     def __init__(
         self,
-        dataset: Dataset | FillingDataset | str,
+        dataset: Dataset | View | FillingDataset | str,
         batch_size: int,
         columns: ColumnRequest,
         options: Options,

@@ -6,22 +6,13 @@ where these are made, not here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-import numba
 import numpy as np
 from numba.extending import intrinsic
 
+from storagering.compiling import compiled
 from storagering.types import Array
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def compiled(function: _Function) -> _Function:
-    """The function as machine code, which needs no lock of the interpreter's."""
-    made: _Function = numba.njit(nogil=True, cache=True)(function)
-    return made
 
 
 @compiled

@@ -11,18 +11,20 @@ from typing import Any
 from storagering.cache.dataset import Dataset
 from storagering.cache.filling import FillingDataset
 from storagering.cache.layout import open_cache
+from storagering.cache.view import View
 from storagering.config import load_settings
 from storagering.errors import ResumeMismatchError, SpecError
 from storagering.loaders.adjusting import AdjustedWindows
 from storagering.loaders.batches import BatchArrays, BatchMaker
 from storagering.loaders.buffers import BufferPool
 from storagering.loaders.cursor import Cursor
+from storagering.loaders.diary import Diary, EpochSize
 from storagering.loaders.engine import Batches, Epoch, Feeding, Finish, run_epoch
 from storagering.loaders.exact import RandomRows
-from storagering.loaders.feed import ColumnRequest, Group, lead_columns, make_groups
+from storagering.loaders.feed import ColumnRequest, Group, column_names, lead_columns, make_groups
 from storagering.loaders.filling import Reading, open_data
 from storagering.loaders.opening import RandomAccess
-from storagering.loaders.options import Options
+from storagering.loaders.options import Options, unfold
 from storagering.loaders.plan import ORDER_VERSION, EpochPlan, count_steps, plan_epoch
 from storagering.loaders.preparing import Prepared, prepare, prepare_unseen
 from storagering.loaders.resampling import DrawnRows, WindowDraw, draw_all
@@ -45,7 +47,8 @@ class Loader:
     """Batches of a dataset as dicts of arrays; see `storagering.loaders.torch.DataLoader`, which is this with tensors.
 
     Args:
-        dataset: a dataset or its name; or what `storagering.fill` gives, or a path, pattern or URL of sources.
+        dataset: a dataset, its name or a view of it; or what `storagering.fill` gives, or a path, pattern or URL of
+            sources.
         batch_size: entries of one batch on this rank.
         columns: names, or {key: names}; see `make_groups`.
         options: all else.
@@ -64,7 +67,7 @@ class Loader:
 
     def __init__(
         self,
-        dataset: Dataset | FillingDataset | str,
+        dataset: Dataset | View | FillingDataset | str,
         batch_size: int,
         columns: ColumnRequest,
         options: Options,
@@ -75,7 +78,8 @@ class Loader:
     ) -> None:
         if batch_size < 1:
             raise SpecError(f"batch_size={batch_size}: at least 1")
-        self.options = options
+        data, self.options = unfold(dataset, options)
+        options = self.options
         self._settings = load_settings(threads=options.threads)
         self._rank, self._world_size = options.place
         self._batch_size = batch_size * self._world_size
@@ -87,7 +91,8 @@ class Loader:
         self._access: RandomAccess | None = None
         self._entries: dict[bool, Sequence[int]] = {}
         shuffle = options.shuffle
-        self._data = open_data(dataset, open_cache(self._settings), self._world_size, options.on_corrupt)
+        cache = open_cache(self._settings)
+        self._data = open_data(data, cache, self._world_size, options.on_corrupt)
         try:
             schema = self._data.begin(options.seed if shuffle == "block" else None, whole=options.looks_ahead)
             self._prepared = self._prepare(make_groups(schema, columns))
@@ -97,9 +102,15 @@ class Loader:
             self.num_entries = sum(self._count(self._data.reading(epoch=0)))
             if self._data.filled:
                 agree(self._data.identity(0))
+            self._diary = Diary(cache, self._data, column_names(self._prepared.groups), self._size(), self._cursor)
         except BaseException:
             self._data.close()
             raise
+
+    def _size(self) -> EpochSize:
+        own, ends_short = self._batch_size // self._world_size, self.options.tail in ("short", "pad")
+        missing = max(0, self.num_steps * own - self.rank_entries) if ends_short else 0
+        return EpochSize(self.num_steps, own, missing)
 
     def _prepare(self, asked: tuple[Group, ...]) -> Prepared:
         if self._data.filled:
@@ -188,6 +199,7 @@ class Loader:
     def _run(self, stride: int) -> Batches:
         """The batches from where the loader stands to the end of the epoch."""
         at = self._cursor.position
+        self._diary.begin(stride)
         reading, plan = self._data.reading(at.epoch), self.plan(at.epoch)
         reading.supply.hold(plan.units(number) for number in range(plan.num_windows))
         ready, self._next = self._next, None
@@ -210,13 +222,15 @@ class Loader:
             while True:
                 for batch in batches:
                     step += stride
-                    cursor.position = Position(epoch, step)  # before the yield: a state taken now includes this batch
+                    # Before the yield: a state taken now includes this batch.
+                    cursor.position = cursor.reached = Position(epoch, step)
                     if step + _STEPS_BEFORE >= num_steps:
                         self._begin_next(epoch)
                     yield batch
                 if self._running is not batches:
                     return
                 self._data.dataset()  # it is complete, or all but
+                self._diary.end()
                 epoch, step = epoch + 1, max(0, step - num_steps)
                 if epoch == cursor.end or not num_steps:
                     cursor.close(epoch)
@@ -227,9 +241,10 @@ class Loader:
             batches.close()
             if self._running is batches:
                 self._drop_next()
+                self._diary.end()
 
     def _begin(self, reading: Reading, plan: EpochPlan) -> Epoch:
-        options, supply = self.options, reading.supply
+        options, supply = self.options, self._diary.count(reading.supply, plan.epoch)
         feeding = Feeding(
             self._rank,
             self._world_size,
@@ -341,6 +356,7 @@ class Loader:
         if self._running is not None:
             running, self._running = self._running, None
             running.close()
+            self._diary.end()
         self._drop_next()
 
     def _drop_next(self) -> None:

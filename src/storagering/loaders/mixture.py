@@ -13,6 +13,7 @@ import numpy as np
 
 from storagering.cache.dataset import Dataset, open_dataset
 from storagering.cache.filling import FillingDataset
+from storagering.cache.view import View
 from storagering.errors import ResumeMismatchError, SchemaError, SpecError
 from storagering.loaders.batches import BatchArrays
 from storagering.loaders.buffers import BufferPool
@@ -27,7 +28,7 @@ from storagering.loaders.scaling import Scaling
 from storagering.loaders.threads import ThreadCrew
 from storagering.types import Position
 
-Data = Dataset | FillingDataset | str
+Data = Dataset | View | FillingDataset | str
 #: Fractions are those with denominators up to this that are nearest to what is given.
 _MAX_DENOMINATOR = 10_000
 _CLOSE_SECONDS = 5.0
@@ -38,8 +39,8 @@ class Mix:
     """Several datasets to train on together: ``DataLoader(Mix([("jets", 0.7), ("muons", 0.3)]), ...)``.
 
     Attributes:
-        parts: datasets, or their names, with their shares of every batch, which are taken in proportion. What is being
-            made is waited for.
+        parts: datasets, their names or views of them, with their shares of every batch, which are taken in proportion.
+            What is being made is waited for.
         until: whether an epoch ends when the first dataset has been seen whole (``"first"``), or the last
             (``"last"``); others begin again meanwhile, in another order.
     """
@@ -316,7 +317,7 @@ def _apportion(shares: Sequence[int], entries: int) -> list[int]:
     return [rounds * share + count for share, count in zip(shares, counts[0].tolist(), strict=True)]
 
 
-def _open(data: Data) -> Dataset:
+def _open(data: Data) -> Dataset | View:
     if isinstance(data, str):
         return open_dataset(data)
     return data.wait() if isinstance(data, FillingDataset) else data

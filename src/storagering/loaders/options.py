@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypedDict
 
 from storagering.cache.access import OnCorrupt
+from storagering.cache.dataset import Dataset
+from storagering.cache.filling import FillingDataset
+from storagering.cache.view import View
 from storagering.errors import SpecError, nearest_names
 from storagering.loaders.batches import BatchArrays, Jagged
 from storagering.loaders.plan import Shuffle, Tail
@@ -160,3 +163,13 @@ def make_options(given: Any) -> Options:
         if name not in known:
             raise SpecError(f"a loader has no option {name!r}{nearest_names(name, known)}")
     return Options(**given)
+
+
+def unfold(
+    data: Dataset | View | FillingDataset | str, options: Options
+) -> tuple[Dataset | FillingDataset | str, Options]:
+    """The dataset of a view, and the options with its selection; anything else as it is."""
+    if not isinstance(data, View):
+        return data, options
+    view = data if options.where is None else data.where(options.where)
+    return view.dataset, replace(options, where=view.selection)

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from storagering.compiling import compiled
 from storagering.errors import LoaderError, SpecError
 from storagering.loaders.buffers import BufferPool
 from storagering.loaders.exact import RandomRows, take_entries
-from storagering.loaders.kernels import compiled, shuffle_segments
+from storagering.loaders.kernels import shuffle_segments
 from storagering.loaders.plan import STREAMS, EpochPlan
 from storagering.loaders.windows import Window
 from storagering.types import Array

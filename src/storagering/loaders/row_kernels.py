@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from storagering.loaders.kernels import compiled
+from storagering.compiling import compiled
 from storagering.types import Array
 
 #: Of a chunk: where its words are, bytes of a row, rows, rows of a block as a power of two, where it says which blocks

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from storagering.compiling import compiled
 from storagering.errors import SpecError, nearest_names
 from storagering.loaders.feed import Group
-from storagering.loaders.kernels import compiled
 from storagering.types import Array, Manifest
 
 

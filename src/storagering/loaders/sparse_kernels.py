@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from storagering.loaders.kernels import compiled, load
+from storagering.compiling import compiled
+from storagering.loaders.kernels import load
 from storagering.types import Array
 
 #: Of which chunk an image is, counted from 1, and its number there; (0, 0) is one of zeros.

@@ -26,12 +26,20 @@ class ChunkSupply(Protocol):
         entries: of each unit: a plan permutes units, not knowing what chunks they are made of.
         strata: units of each class or source, which should come in proportion.
         where: where they are, for messages.
+        fetched: chunks that were not there when they were needed, so far.
+        tier: of the cache that most of them are read from.
     """
 
     schema: Schema
     entries: Sequence[int]
     strata: Sequence[Sequence[int]]
     where: str
+
+    @property
+    def fetched(self) -> int: ...
+
+    @property
+    def tier(self) -> str: ...
 
     @property
     def is_settled(self) -> bool:
@@ -86,6 +94,16 @@ class PublishedChunks:
         self.entries: Sequence[int] = [chunk.num_entries for chunk in self._chunks]
         self.strata: Sequence[Sequence[int]] = strata_of(dataset.manifest)
         self.where = str(dataset.path)
+
+    @property
+    def fetched(self) -> int:
+        """See `ChunkSupply.fetched`."""
+        return self._access.fetched
+
+    @property
+    def tier(self) -> str:
+        """See `ChunkSupply.tier`."""
+        return self._access.tier
 
     @property
     def is_settled(self) -> bool:

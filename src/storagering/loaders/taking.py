@@ -10,14 +10,12 @@ import numpy as np
 
 from storagering.cache.dataset import Dataset
 from storagering.cache.entry_keys import ENTRY_ID, split_ids
-from storagering.cache.statistics import read_statistics_table
-from storagering.formats.expressions import Expression, evaluate_mask, parse_expression
-from storagering.formats.forms import empty_array
-from storagering.formats.proof import prove
+from storagering.cache.zones import judge_chunks, parse_selection
+from storagering.formats.expressions import Expression, evaluate_mask
 from storagering.loaders.plan import in_split, in_split_of
 from storagering.loaders.scan import Columns, scan
 from storagering.loaders.supply import ChunkSupply
-from storagering.types import Array, Chunk, Manifest, Schema
+from storagering.types import Array, Chunk, Manifest
 
 Split = tuple[float, float]
 _NONE = np.zeros(0, np.uint8)
@@ -60,9 +58,9 @@ class Taking:
 def select(dataset: Dataset, supply: ChunkSupply, split: Split | None, where: str | None, threads: int) -> Taking:
     """The entries of a split for which a selection is true.
 
-    Chunks of which the statistics prove that the selection keeps all or nothing are not read; of the others only the
-    columns of the expression are. A split of a mixed dataset goes by the numbers that its entries had before, which its
-    column ``entry_id`` tells: so it holds the entries that it would hold had they not been mixed.
+    Chunks of which statistics or bitmap indexes prove that the selection keeps all or nothing are not read; of the
+    others only the columns of the expression are. A split of a mixed dataset goes by the numbers that its entries had
+    before, which its column ``entry_id`` tells: so it holds the entries that it would hold had they not been mixed.
 
     Raises:
         SpecError: the selection is wrong.
@@ -72,8 +70,8 @@ def select(dataset: Dataset, supply: ChunkSupply, split: Split | None, where: st
     by_id = split is not None and manifest.spec.mix is not None
     if where is None and not by_id:
         return Taking(split)
-    expression = None if where is None else _parse(where, manifest.schema)
-    verdicts = _prove(dataset, expression)
+    expression = None if where is None else parse_selection(where, manifest.schema)
+    verdicts = [True] * len(manifest.chunks) if expression is None else judge_chunks(dataset, expression)
     needs = (expression.names or manifest.schema.names[:1]) if expression is not None else ()
     bits = {chunk.start: _NONE for chunk, holds in zip(manifest.chunks, verdicts, strict=True) if holds is False}
     wanted: dict[tuple[str, ...], list[Chunk]] = {}
@@ -86,23 +84,6 @@ def select(dataset: Dataset, supply: ChunkSupply, split: Split | None, where: st
         look = partial(_look, manifest, split, own)
         bits |= zip([chunk.start for chunk in chunks], scan(supply, names, chunks, threads, look), strict=True)
     return Taking(split, bits)
-
-
-def _parse(where: str, schema: Schema) -> Expression:
-    """The selection, if it is one of these columns, whatever is in them."""
-    expression = parse_expression(where, schema.names)
-    needed = schema.select(expression.names or schema.names[:1])
-    evaluate_mask(expression, {column.name: empty_array(column) for column in needed.columns})
-    return expression
-
-
-def _prove(dataset: Dataset, expression: Expression | None) -> list[bool | None]:
-    """Whether all entries of each chunk are selected, or none; None if that takes a look at them."""
-    manifest = dataset.manifest
-    if expression is None:
-        return [True] * len(manifest.chunks)
-    tables = read_statistics_table(dataset.path, manifest, expression.names)
-    return [prove(expression, manifest.schema, table) for table in tables]
 
 
 def _look(

@@ -10,6 +10,7 @@ import numpy as np
 
 from storagering.cache.dataset import Dataset
 from storagering.cache.filling import FillingDataset
+from storagering.cache.view import View
 from storagering.errors import LoaderError, MissingExtraError, SpecError, nearest_names
 from storagering.loaders.batches import BatchArrays
 from storagering.loaders.feed import ColumnRequest
@@ -26,7 +27,7 @@ Keys = str | Sequence[str]
 
 
 def make_dataset(
-    dataset: Dataset | FillingDataset | str,
+    dataset: Dataset | View | FillingDataset | str,
     batch_size: int = 1024,
     columns: ColumnRequest = None,
     *,

@@ -8,6 +8,7 @@ from typing import Any, Unpack
 
 from storagering.cache.dataset import Dataset
 from storagering.cache.filling import FillingDataset
+from storagering.cache.view import View
 from storagering.errors import LoaderError, MissingExtraError, ResumeMismatchError
 from storagering.loaders.feed import ColumnRequest
 from storagering.loaders.loader import Loader
@@ -27,9 +28,9 @@ class DataLoader:
     """Batches of a dataset as dicts of tensors, in an order that depends on the seed and the epoch alone.
 
     Args:
-        dataset: a dataset or its name; or what `storagering.fill` gives, or a path, pattern or URL of sources, which is
-            the same with all its defaults: the first epoch reads them and fills the cache, the others read that; or a
-            `storagering.loaders.mixture.Mix` of several datasets.
+        dataset: a dataset, its name or a view of it (see `Dataset.where`); or what `storagering.fill` gives, or a path,
+            pattern or URL of sources, which is the same with all its defaults: the first epoch reads them and fills the
+            cache, the others read that; or a `storagering.loaders.mixture.Mix` of several datasets.
         batch_size: entries of one batch on this rank.
         columns: names, each of which becomes a key; or {key: [names]}, where a group of flat columns is one
             (batch, features) tensor and a group of jagged columns one of items x features, while
@@ -57,7 +58,7 @@ class DataLoader:
 
     def __init__(
         self,
-        dataset: Dataset | FillingDataset | Mix | str,
+        dataset: Dataset | View | FillingDataset | Mix | str,
         batch_size: int = 1024,
         columns: ColumnRequest = None,
         *,

@@ -10,8 +10,8 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from storagering.compiling import compiled
 from storagering.errors import SpecError
-from storagering.loaders.kernels import compiled
 from storagering.types import Array, sha256_hex
 
 #: The column of classes that ``--label`` makes.

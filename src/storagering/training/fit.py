@@ -16,6 +16,7 @@ from storagering.files import FileLock, make_directory
 from storagering.loaders.torch import DataLoader
 from storagering.training.checkpoint import FILE_NAME, compare_identity, load_checkpoint, save_checkpoint
 from storagering.training.evaluate import Evaluation, evaluate
+from storagering.training.noting import noted
 from storagering.training.options import TRAIN_SPLIT, WORKING_POINT, Report, TrainingOptions
 from storagering.training.plots import draw_roc
 from storagering.training.progress import Tick, show_progress
@@ -57,9 +58,11 @@ def train(recipe: str, data: str | Dataset, *, output: Path, options: TrainingOp
         state = _initial_state(run, stack.enter_context(run.open_loader(TRAIN_SPLIT, shuffle=True)))
         _start_or_resume(run, state, output / FILE_NAME, resume=options.resume)
         total = run.settings.epochs * len(state.loader)
+        notes = stack.enter_context(noted(run, state, output))
         with show_progress(wanted=options.progress, total=total, done=state.step) as tick:
             _run_epochs(run, state, output / FILE_NAME, options.checkpoint_every, tick)
-        return _report(run, state, evaluate(run, state.model), output)
+        notes.report = _report(run, state, evaluate(run, state.model), output)
+        return notes.report
 
 
 def learning_rate_at(step: int, *, steps_per_epoch: int, total_steps: int, highest: float) -> float:

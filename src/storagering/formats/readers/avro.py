@@ -20,7 +20,7 @@ from storagering.config import Settings
 from storagering.errors import CorruptDataError, FormatError, LimitExceededError, TruncatedError
 from storagering.formats.blob import Blob, BlobFile
 from storagering.formats.readers.arrow_ipc import Batches, IpcSource, open_unpacked
-from storagering.formats.readers.arrow_source import unreadable_field
+from storagering.formats.readers.arrow_source import damage, unreadable_field
 from storagering.urls import redact_url
 
 _BUFFER_BYTES = 1 << 20
@@ -58,14 +58,33 @@ def open_avro(blob: Blob, settings: Settings, spool: str) -> IpcSource:
     return open_unpacked(blob, "avro", lambda: _batches(blob), settings, spool, exact=True)
 
 
-def _batches(blob: Blob) -> Batches:
+def avro_records(blob: Blob) -> Iterator[Any]:
+    """The records of an Avro file as Python objects, of whatever types: unions and records without fields, too.
+
+    Raises:
+        FormatError: it is packed by something unknown.
+        CorruptDataError: it is damaged, or ends too early.
+    """
+    with damage(blob.url, "the Avro file"):
+        file, written, codec, sync = _open(blob)
+        plain = fastavro.parse_schema({"type": "array", "items": _without_logical(written)})
+        for count, block in _blocks(file, codec, sync, blob):
+            yield from _records(count, block, plain)
+
+
+def _open(blob: Blob) -> tuple[IO[bytes], Any, str, bytes]:
+    """(the file at its first block, schema, codec, what ends a block)."""
     file = io.BufferedReader(BlobFile(blob), _BUFFER_BYTES)
     reader = fastavro.block_reader(file)
     written, codec = reader.writer_schema, reader.codec
     if codec not in _UNPACKERS:
         raise FormatError(f"{redact_url(blob.url)} is packed by {codec}; these are read: {', '.join(_UNPACKERS)}")
     file.seek(-_SYNC_BYTES, io.SEEK_CUR)
-    sync = file.read(_SYNC_BYTES)
+    return file, written, codec, file.read(_SYNC_BYTES)
+
+
+def _batches(blob: Blob) -> Batches:
+    file, written, codec, sync = _open(blob)
     stored = fastavro.schema.expand_schema(written)
     is_record = isinstance(stored, dict) and stored["type"] == "record"
     found = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -67,8 +67,7 @@ def write_output(
         OutputError: the disk refuses, or something is there already and ``force`` is not given.
         StorageringError: whatever reading the batches raises.
     """
-    hidden = path.with_name(f".storagering-{secrets.token_hex(8)}{path.suffix}")
-    try:
+    with hidden_output(path, force=force) as hidden:
         while True:
             try:
                 entries, raw = _fill(kind, hidden, schema, batches(), options)
@@ -77,8 +76,24 @@ def write_output(
                 _remove(hidden)
                 options = replace(options, apart=options.apart | error.names)
         nbytes = sum(file.stat().st_size for file in _files(hidden))
+    return Written(entries, nbytes, raw)
+
+
+@contextmanager
+def hidden_output(path: Path, *, force: bool) -> Iterator[Path]:
+    """A hidden path beside ``path`` to write to, which gets that name when the block ends well, and else goes.
+
+    Raises:
+        OutputError: the disk refuses, or something is there already and ``force`` is not given.
+    """
+    hidden = path.with_name(f".storagering-{secrets.token_hex(8)}{path.suffix}")
+    try:
+        yield hidden
         _publish(hidden, path, replace=force)
-        return Written(entries, nbytes, raw)
+    except OSError as error:
+        if isinstance(error, StorageringError):
+            raise
+        raise OutputError(f"{path}: cannot write it: {error.strerror or error}") from error
     finally:
         _remove(hidden)
 
@@ -107,23 +122,18 @@ def _publish(hidden: Path, target: Path, *, replace: bool) -> None:
     """Sync a complete file or folder to disk and give it its name, in the same folder, by one rename.
 
     Raises:
-        OutputError: the target must stay (see `_check_target`), or the disk refuses.
+        OutputError: the target must stay (see `_check_target`).
     """
-    try:
-        for path in hidden.rglob("*") if hidden.is_dir() else ():
-            _sync(path)
-        _sync(hidden)
-        _check_target(target, replace=replace)
-        if target.is_dir() and not target.is_symlink():  # no rename replaces a folder that is not empty
-            files.remove_directory(target)
-        elif hidden.is_dir() and os.path.lexists(target):
-            files.disk.unlink(target)
-        files.disk.rename(hidden, target)
-        files.disk.sync_directory(target.parent)
-    except OSError as error:
-        if isinstance(error, StorageringError):
-            raise
-        raise OutputError(f"{target}: cannot write it: {error.strerror or error}") from error
+    for path in hidden.rglob("*") if hidden.is_dir() else ():
+        _sync(path)
+    _sync(hidden)
+    _check_target(target, replace=replace)
+    if target.is_dir() and not target.is_symlink():  # no rename replaces a folder that is not empty
+        files.remove_directory(target)
+    elif hidden.is_dir() and os.path.lexists(target):
+        files.disk.unlink(target)
+    files.disk.rename(hidden, target)
+    files.disk.sync_directory(target.parent)
 
 
 def _sync(path: Path) -> None:

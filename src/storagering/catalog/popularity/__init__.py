@@ -1,0 +1,1 @@
+"""Which datasets will be read next week: learnt from how they were read before, week by week."""
