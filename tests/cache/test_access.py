@@ -23,7 +23,6 @@ from storagering.testing.toys import toy_columns, write_toy_tree
 from storagering.types import Chunk
 
 __all__ = ["dataset"]
-RACES = 1000
 
 
 def test_what_was_evicted_comes_back(dataset: Dataset) -> None:
@@ -146,7 +145,8 @@ def test_a_chunk_stays_until_the_last_pin_goes(dataset: Dataset) -> None:
 
 
 @pytest.mark.scenario(28)
-def test_a_reader_never_fails_while_chunks_are_evicted(dataset: Dataset) -> None:
+@pytest.mark.parametrize("reads", [60, pytest.param(2500, marks=pytest.mark.soak)])
+def test_a_reader_never_fails_while_chunks_are_evicted(dataset: Dataset, reads: int) -> None:
     """Readers that pin, and one that does not, against two who evict all the time."""
     cache = open_cache(load_settings())
     columns = toy_columns(ENTRIES)["event"]
@@ -162,7 +162,7 @@ def test_a_reader_never_fails_while_chunks_are_evicted(dataset: Dataset) -> None
         with ChunkAccess(cache, dataset.manifest) as access:
             if number:
                 access.hold([[one] for one in chunks])
-            for _ in range(RACES // 4):
+            for _ in range(reads):
                 chunk = chunks[int(rng.integers(len(chunks)))]
                 with access.held([chunk]):
                     batch = read_batch(access.open(chunk), dataset.schema.select(["event"]), chunk.num_entries)

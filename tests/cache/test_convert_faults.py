@@ -176,13 +176,13 @@ def test_a_truncated_source(tmp_path: Path, opened: Cache) -> None:
 )
 def test_a_server_that_fails_half_way_loses_no_column(tmp_path: Path, opened: Cache, fault: Any, workers: int) -> None:
     (tmp_path / "in").mkdir()
-    write_toy_tree(tmp_path / "in" / "toy.root", entries=20_000, basket_entries=1000)
+    write_toy_tree(tmp_path / "in" / "toy.root", entries=8000, basket_entries=500)
     with http_server(tmp_path / "in") as server:
         convert(server.url("toy.root"), name="toy", workers=1, chunk_bytes=100_000)
         requests = len(server.requests)
         opened.remove("toy")
         messages: list[str] = []
-        for after in range(0, requests, max(1, requests // 4)):
+        for after in range(0, requests, max(1, requests // (4 if workers == 1 else 2))):
             server.fail(None, after)
             server.requests.clear()
             _fail_after(server, after, fault)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.extras import needs
 
 from storagering.api import append, convert
 from storagering.cache.layout import open_cache
@@ -21,7 +22,7 @@ from storagering.testing.http import http_server
 from storagering.testing.toys import write_toy_tree
 from storagering.types import Manifest
 
-pytest.importorskip("distributed")
+pytestmark = needs("distributed")
 
 FILES, ENTRIES = 6, 2000
 TOKEN = "CANARY-s3cr3t"

@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tests.faults.processes import PRELOAD
+
 from storagering.api import fill
 from storagering.config import Settings, load_settings
 from storagering.loaders.torch import DataLoader
@@ -78,7 +80,7 @@ class Trainings:
     def __init__(self, held: HeldSources) -> None:
         self._held = held
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["tests.faults.held", "storagering.catalog.index"])
+        self._context.set_forkserver_preload(PRELOAD)
         self._all: list[Training] = []
 
     def start(self, *, state: dict[str, Any] | None = None, **options: Any) -> "Training":

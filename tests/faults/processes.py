@@ -11,7 +11,8 @@ from typing import Any
 
 import psutil
 
-_PRELOAD = [
+#: A process has one such server: all who start processes ask for the same.
+PRELOAD = [
     "storagering.api",
     "storagering.cache.append",
     "storagering.cache.build",
@@ -19,6 +20,9 @@ _PRELOAD = [
     "storagering.catalog.index",
     "storagering.formats.readers.root",
     "storagering.formats.readers.ttree",
+    "storagering.loaders.torch",
+    "storagering.training.checkpoint",
+    "tests.faults.held",
     "tests.faults.processes",
 ]
 _TIMEOUT_SECONDS = 120
@@ -33,7 +37,7 @@ class Child:
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(_PRELOAD)
+        context.set_forkserver_preload(PRELOAD)
         self._results, end = context.Pipe(duplex=False)
         environment = {name: value for name, value in os.environ.items() if name.startswith("STORAGERING_")}
         self.process = context.Process(target=_run, args=(end, environment, function, arguments))

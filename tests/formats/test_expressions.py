@@ -373,7 +373,7 @@ SAMPLES: st.SearchStrategy[Sample] = st.recursive(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_random_arithmetic_agrees_with_numpy(data: st.DataObject) -> None:
     with np.errstate(all="ignore"):

@@ -8,7 +8,6 @@ from typing import Any
 
 import awkward as ak
 import numpy as np
-import pylhe
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
@@ -73,6 +72,8 @@ def text_of(columns: Mapping[str, Any]) -> str:
 
 def write_by_pylhe(path: Path, entries: int) -> Any:
     """A file as pylhe writes it; returns what pylhe reads from it."""
+    import pylhe  # and with it SymPy
+
     rng = np.random.default_rng(1)
     events = [
         pylhe.LHEEvent(

@@ -1,11 +1,10 @@
 """A loader state restores the rest of an epoch bit for bit: in a new process, with other threads and ranks."""
 
 import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
+from tests.faults.processes import Child
 
 import storagering as sr
 from storagering.config import load_settings
@@ -13,19 +12,6 @@ from storagering.errors import ResumeMismatchError
 from storagering.loaders.torch import DataLoader
 
 COLUMNS = {"x": ["MET_pt", "nVtx"], "jets": ["Jet_pt", "Jet_eta"], "id": "event"}
-
-_RESTORE = """
-import hashlib, json, sys
-from storagering.loaders.torch import DataLoader
-options = json.loads(sys.argv[1])
-loader = DataLoader("toys", columns=options.pop("columns"), **{k: v for k, v in options.items() if k != "state"})
-loader.load_state_dict(options["state"])
-for batch in loader:
-    digest = hashlib.sha256()
-    for key in sorted(batch):
-        digest.update(batch[key].numpy().tobytes())
-    print(digest.hexdigest())
-"""
 
 
 def digests(batches: Any) -> list[str]:
@@ -40,18 +26,23 @@ def digests(batches: Any) -> list[str]:
     return found
 
 
-def restored_elsewhere(dataset: sr.Dataset, options: dict[str, Any]) -> list[str]:
-    environment = {"STORAGERING_CACHE": str(dataset.path.parents[1]), "PATH": "/usr/bin:/bin"}
-    command = [sys.executable, "-c", _RESTORE, json.dumps(options)]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
-    return result.stdout.split()
+def restore(told: str) -> list[str]:
+    """In a process that knows no more than the text says."""
+    options = json.loads(told)
+    state = options.pop("state")
+    with DataLoader("toys", **options) as loader:
+        loader.load_state_dict(state)
+        return digests(loader)
 
 
 @pytest.mark.parametrize(
     ("shuffle", "rank", "world_size", "threads"), [("block", 0, 1, 4), ("block", 1, 2, 1), ("exact", 1, 2, 4)]
 )
 @pytest.mark.parametrize("dataset", ["zarr"], indirect=True)
-def test_resume_in_a_new_process(dataset: sr.Dataset, threads: int, rank: int, world_size: int, shuffle: Any) -> None:
+def test_resume_in_a_new_process(
+    dataset: sr.Dataset, threads: int, rank: int, world_size: int, shuffle: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STORAGERING_CACHE", str(dataset.path.parents[1]))
     options = {
         "batch_size": 40,
         "shuffle": shuffle,
@@ -71,7 +62,8 @@ def test_resume_in_a_new_process(dataset: sr.Dataset, threads: int, rank: int, w
             break
     state = loader.state_dict()
     assert len(json.dumps(state)) < 500
-    assert restored_elsewhere(dataset, {**options, "columns": COLUMNS, "state": state}) == expected[steps:]
+    told = json.dumps({**options, "columns": COLUMNS, "state": state})
+    assert Child(restore, told).result() == expected[steps:]
 
 
 @pytest.mark.scenario(54)

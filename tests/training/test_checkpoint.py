@@ -1,10 +1,9 @@
+import itertools
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests.faults.processes import Child, wait_for
 
 torch = pytest.importorskip("torch")
 
@@ -124,26 +123,24 @@ def test_a_failed_save_keeps_the_previous_checkpoint(path: Path, monkeypatch: py
     assert list(path.parent.iterdir()) == [path]
 
 
-_SAVE_FOR_EVER = """
-import itertools, sys, torch
-from pathlib import Path
-from storagering.training.checkpoint import Checkpoint, save_checkpoint
-for step in itertools.count():
-    save_checkpoint(Path(sys.argv[1]), Checkpoint({"x": torch.full((200_000,), float(step))}, {"step": step}))
-    print(step, flush=True)
-"""
+def save_for_ever(path: Path, done: Path) -> None:
+    """A byte more in the other file after each."""
+    for step in itertools.count():
+        save_checkpoint(path, Checkpoint({"x": torch.full((200_000,), float(step))}, {"step": step}))
+        with done.open("ab") as file:
+            file.write(b".")
 
 
 @pytest.mark.scenario(8)
-def test_a_kill_while_saving_leaves_a_complete_checkpoint(path: Path) -> None:
+def test_a_kill_while_saving_leaves_a_complete_checkpoint(path: Path, tmp_path: Path) -> None:
     for saves in (1, 3, 6):
-        command = [sys.executable, "-c", _SAVE_FOR_EVER, str(path)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            seen = [int(process.stdout.readline()) for _ in range(saves)][-1]
-            process.send_signal(signal.SIGKILL)  # while it is in the middle of the next save
+        done = tmp_path / f"done-{saves}"
+        done.touch()
+        child = Child(save_for_ever, path, done)
+        wait_for(lambda done=done, saves=saves: done.stat().st_size >= saves)  # type: ignore[misc]
+        child.kill()  # while it is in the middle of the next save
         loaded = load_checkpoint(path)
-        assert loaded.state["step"] >= seen
+        assert loaded.state["step"] >= done.stat().st_size - 1
         assert (loaded.tensors["x"] == loaded.state["step"]).all()
 
 

@@ -1,7 +1,6 @@
 import json
 import os
-import subprocess
-import sys
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.faults.processes import Child
 
 torch = pytest.importorskip("torch")
 
@@ -132,32 +132,34 @@ def test_another_seed_gives_other_weights(uninterrupted: tuple[Report, Path], je
     assert not torch.equal(load_tensors(tmp_path)[name], load_tensors(uninterrupted[1])[name])
 
 
-_KILLED = """
-import os, signal, sys
-from pathlib import Path
-from torch.optim.optimizer import register_optimizer_step_post_hook
-from storagering.training import TrainingOptions, train
-steps = 0
-def count(*_):
-    global steps
-    steps += 1
-    if steps == int(sys.argv[2]):
-        os.kill(os.getpid(), signal.SIGKILL)
-register_optimizer_step_post_hook(count)
-options = TrainingOptions(epochs=3, batch_size=64, seed=5, checkpoint_every=3)
-train("jet-deepset", "toyjets", output=Path(sys.argv[1]), options=options)
-"""
+def be_killed(output: Path, after: int) -> None:
+    """Train until so many steps were made."""
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    steps = 0
+
+    def count(*_: object) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    register_optimizer_step_post_hook(count)
+    train("jet-deepset", "toyjets", output=output, options=replace(SHORT, checkpoint_every=3))
 
 
 @pytest.mark.scenario(8)
 @pytest.mark.parametrize("kill_after", [pytest.param(5, marks=pytest.mark.soak), 14])
 def test_a_killed_training_resumes_exactly(
-    uninterrupted: tuple[Report, Path], jets: Dataset, cache_folder: Path, tmp_path: Path, kill_after: int
+    uninterrupted: tuple[Report, Path],
+    jets: Dataset,
+    cache_folder: Path,
+    tmp_path: Path,
+    kill_after: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    environment = os.environ | {"STORAGERING_CACHE": str(cache_folder)}
-    command = [sys.executable, "-c", _KILLED, str(tmp_path), str(kill_after)]
-    killed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert killed.returncode == -9, killed.stderr
+    monkeypatch.setenv("STORAGERING_CACHE", str(cache_folder))
+    assert Child(be_killed, tmp_path, kill_after).join() == -signal.SIGKILL
     stored = load_checkpoint(tmp_path / "checkpoint.safetensors").state
     assert stored["step"] < kill_after
     assert stored["epoch_examples"] > 0, "the checkpoint is to be from within an epoch"

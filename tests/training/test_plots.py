@@ -2,16 +2,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("matplotlib")
+from tests.extras import needs
 
 from storagering.training.metrics import compute_roc
-from storagering.training.plots import draw_roc
+
+pytestmark = needs("matplotlib")
 
 
 @pytest.mark.parametrize("separation", [0.0, 1.0, 100.0])
 @pytest.mark.parametrize("jets", [1, 500])
 def test_a_png_appears_for_every_quality_of_separation(tmp_path: Path, separation: float, jets: int) -> None:
+    from storagering.training.plots import draw_roc
+
     random = np.random.default_rng(0)
     truth = np.repeat([1, 0], jets)
     curves = {name: compute_roc(random.normal(separation * truth, 1), truth) for name in ("network", "baseline")}

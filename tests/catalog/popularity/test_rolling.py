@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.extras import needs
 
 from storagering.catalog.popularity.features import Question, answers, asked, feature_names, features
 from storagering.catalog.popularity.forecast import forecast
@@ -20,8 +21,7 @@ from storagering.config import load_settings
 from storagering.errors import SpecError
 from storagering.testing.gridlogs.weekly import NEW_TIER, make_weekly_accesses
 
-pytest.importorskip("sklearn")
-pytest.importorskip("xgboost")
+pytestmark = needs("sklearn", "xgboost")
 
 
 def until(data: WeeklyAccesses, weeks: int) -> WeeklyAccesses:
