@@ -62,7 +62,7 @@ def build_after(barrier: Any, url: str, progress: BuildProgress | None = None) -
 def build_slowly(url: str) -> str:
     class Slow(BuildProgress):
         def advance(self, entries: int, decoded_bytes: int) -> None:  # noqa: ARG002
-            time.sleep(0.1)
+            time.sleep(0.2)
 
     return build(url, Slow())
 
@@ -136,7 +136,7 @@ def test_another_takes_over_from_one_that_is_killed(
     wait_for(lambda: marker.exists() and marker.read_text() != "")
     begin, killed = time.monotonic(), marker.read_text()
     wait_for(lambda: opened.build_lock("toy").holder() not in (killed, "?"))
-    assert time.monotonic() - begin < 2.0
+    assert time.monotonic() - begin < 5.0
     [victim] = [child for child in children if str(child.pid) == killed]
     assert victim.join() == -signal.SIGKILL
     assert set(results(child for child in children if child is not victim)) == {alone[0]}
@@ -217,7 +217,7 @@ def refused(url: str, marker: Path) -> str:
 def test_a_slow_builder_is_waited_for(served: Any, url: str, alone: tuple[str, int], opened: Cache) -> None:
     slow = Child(build_slowly, url)
     wait_for(lambda: opened.build_lock("toy").holder() == str(slow.pid))
-    assert build_in_time(url, 1.0) == alone[0]
+    assert build_in_time(url, 2.0) == alone[0]
     assert len(served.requests) == alone[1]
     assert slow.result() == alone[0]
 
